@@ -1,0 +1,1 @@
+"""huntress-bridge: what moves a Huntress incident report to a ticket."""

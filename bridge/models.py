@@ -1,0 +1,215 @@
+"""The small frozen models that everything inside speaks in.
+
+The outside world is parsed into these once, at the edge (`bridge.huntress`, each connector); inside there are no raw dicts.
+Times are timezone-aware datetimes in UTC, ids of the source are integers, ids of ticket systems are strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+#: Severities the source documents, most urgent first. Any other value queues and routes as ``high``.
+SEVERITIES = ("critical", "high", "low")
+
+
+def severity_rank(severity: str) -> int:
+    """Place in the queue: 0 critical, 1 high and everything unknown, 2 low."""
+    return SEVERITIES.index(severity) if severity in SEVERITIES else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The Huntress account that a key belongs to (`GET /v1/account`)."""
+
+    id: int
+    name: str = ""
+    subdomain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """A managed tenant of the account: one customer of the service provider."""
+
+    id: int
+    name: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A monitored endpoint. Empty strings and tuples stand for what the source did not give."""
+
+    id: int
+    organization_id: int | None = None
+    hostname: str = ""
+    domain_name: str = ""
+    platform: str = ""
+    os: str = ""
+    serial_number: str = ""
+    ipv4_address: str = ""
+    external_ip: str = ""
+    mac_addresses: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    firewall_status: str = ""
+    last_callback_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remediation:
+    """One thing Huntress asks to be done, with its state (`unapproved`, `approved`, `completed`, …)."""
+
+    id: int | None = None
+    type: str = ""
+    action: str = ""
+    #: (name, value) pairs; the source sends a list, an object or a plain string.
+    parameters: tuple[tuple[str, str], ...] = ()
+    status: str = ""
+    approved_by: str = ""
+    completed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentReport:
+    """One incident report as the source lists it now. Only `id` is certain; templates cope with the rest missing."""
+
+    id: int
+    account_id: int | None = None
+    organization_id: int | None = None
+    agent_id: int | None = None
+    subject: str = ""
+    summary: str = ""
+    body: str = ""
+    severity: str = ""
+    status: str = ""
+    platform: str = ""
+    indicator_types: tuple[str, ...] = ()
+    indicator_counts: tuple[tuple[str, int], ...] = ()
+    remediations: tuple[Remediation, ...] = ()
+    #: How many remediations the source has; it lists only the first ten.
+    remediations_total: int = 0
+    created_at: datetime | None = None
+    sent_at: datetime | None = None
+    closed_at: datetime | None = None
+    status_updated_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def since(self) -> datetime | None:
+        """When the incident was notified: `sent_at`, else `created_at` (the `reports` dialect has no other)."""
+        return self.sent_at or self.created_at
+
+
+class CompanySource(StrEnum):
+    """How a company was found for an organization."""
+
+    FILE = "file"
+    NAME = "name"
+    CATCH_ALL = "catch-all"
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """A customer in a ticket system. `id` is what that system wants in a ticket, as text."""
+
+    id: str
+    name: str = ""
+    identifier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CompanyMatch:
+    """The company chosen for an organization in one connector, and why."""
+
+    company: Company
+    source: CompanySource
+    #: One sentence for people, e.g. why the catch-all had to be taken.
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a connector is asked to create. All text is rendered, cleaned and within the connector's declared limits."""
+
+    reference: str
+    report_id: int
+    title: str
+    #: The whole incident as plain text.
+    text: str
+    #: One neutral line without incident text, for fields that a customer contact may see (`visibility = "internal"`).
+    notice: str
+    #: The whole incident as an HTML document; only for connectors with an `html.j2`.
+    html: str = ""
+    #: `critical`, `high` or `low`; an unknown severity arrives here as `high`.
+    severity: str = "high"
+    #: The source's own word for the severity, e.g. to look up in `priorities`.
+    source_severity: str = ""
+    organization: Organization | None = None
+    agent: Agent | None = None
+    company: CompanyMatch | None = None
+    #: Configured extra ticket fields by their API name, Jinja values already rendered.
+    fields: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    #: For e-mail: replaces the configured recipients (column `recipients` of the organizations file).
+    recipients: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TicketRef:
+    """A fact: this ticket exists in the ticket system."""
+
+    id: str
+    number: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Text to add to an existing ticket. `key` names its cause and makes its marker `[<reference>/<key>]` unique."""
+
+    key: str
+    title: str
+    text: str
+    #: For e-mail: replaces the configured recipients, as in `Ticket`.
+    recipients: tuple[str, ...] = ()
+
+
+class DeliveryState(StrEnum):
+    """Where one report's way to one connector stands."""
+
+    PENDING = "pending"
+    CREATING = "creating"
+    CREATED = "created"
+    REJECTED = "rejected"
+    HELD = "held"
+    CLOSED = "closed"
+    HANDLED = "handled"
+    GONE = "gone"
+
+
+#: Nothing more is to be done for these until a person or the report changes something.
+SETTLED = frozenset({DeliveryState.CREATED, DeliveryState.CLOSED, DeliveryState.HANDLED, DeliveryState.GONE})
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One report's way to one connector, as the store holds it. Times are seconds since the epoch by Redis' clock."""
+
+    report_id: int
+    connector: str
+    state: DeliveryState
+    organization_id: int | None
+    reference: str
+    ticket: TicketRef | None
+    attempts: int
+    reason: str
+    next_attempt_at: float | None
+    updated_at: float
+    severity: str = ""
+    #: What is still to be done to the ticket: `complete`, `verify`, `details`, `plain`, `duplicate`.
+    todo: tuple[str, ...] = ()
+    #: Id of a second ticket that carries the same reference.
+    other_ticket: str = ""
+    #: What people should know of a ticket that exists; also part of `reason`.
+    remark: str = ""

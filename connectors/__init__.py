@@ -1,0 +1,1 @@
+"""How each ticket system is spoken to; one file each."""

@@ -1,0 +1,337 @@
+"""The connector protocol: a `Ticket` in, a `TicketRef` or an outcome out.
+
+A connector is a class registered under the entry point ``huntress_bridge.connectors``; the entry point's name is its
+`type` in the configuration. It speaks to one ticket system and decides nothing: when to look up, create or wait is
+`bridge.reconcile`'s business.
+
+Outcomes (exceptions)::
+
+    Outcome
+    ├── Unavailable     certainly not done, try again: refused connection, 429
+    ├── OutcomeUnknown  the request may have been carried out: time-out, reset, 5xx
+    ├── Misconfigured   a person must mend the configuration: 401, 403, unknown board
+    ├── Rejected        the system said no to this ticket, for good
+    └── Held            the outcome is unknown and nobody can be asked (only connectors with ``can_find = False``)
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, model_validator
+
+from bridge.models import Agent, Company, Note, Ticket, TicketRef
+
+
+class Outcome(Exception):
+    """What a ticket system's answer means for a delivery. `str()` is a sentence for people, free of secrets."""
+
+
+class Unavailable(Outcome):
+    """Certainly not done; try again. `retry_after` in seconds, when the system named one, pauses the connector."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class OutcomeUnknown(Outcome):
+    """The request may have been carried out. `retry_after` as for `Unavailable`."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class Misconfigured(Outcome):
+    """The configuration, credentials or permissions do not fit the ticket system; the sentence says what to mend."""
+
+
+class Rejected(Outcome):
+    """The system refused this ticket, for good; carries the system's own sentence."""
+
+
+class Held(Outcome):
+    """Outcome unknown and nobody can be asked; a person decides."""
+
+
+def why_unreadable(path: Path, error: OSError) -> str:
+    """Why `path` cannot be read, with its owner, its mode and our own uid as far as the system tells."""
+    try:
+        seen = path.stat()
+        owner = f", owned by uid {seen.st_uid}, mode {stat.S_IMODE(seen.st_mode):o}"
+    except OSError:
+        owner = ""
+    return f"{error.strerror}{owner}; this process runs as uid {os.getuid()}"
+
+
+def read_secret(path: Path, key: str) -> str:
+    """The secret in the file `path`, without white space around it. Raises `ValueError` with a sentence about `key`."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"{key}: cannot read {path} ({why_unreadable(path, error)})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{key}: {path} is not UTF-8 text") from None
+
+
+def _point_in_time(value: Any) -> Any:
+    if value in ("", "now") or not isinstance(value, (str, date)):
+        return value
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))  # TOML has own dates too
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        raise ValueError('is neither an ISO date such as 2025-01-31 nor "now"') from None
+
+
+#: `""`, `"now"` or an ISO date and time in UTC, ready for `datetime.fromisoformat`. Input without a zone means UTC.
+NotBefore = Annotated[str, BeforeValidator(_point_in_time)]
+
+
+def _without_user(url: str) -> str:
+    return re.sub(r"^([a-z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.IGNORECASE)
+
+
+#: URL of a proxy. It may carry a password, so representations and dumps leave that part out.
+ProxyUrl = Annotated[str, Field(repr=False), PlainSerializer(_without_user)]
+
+
+class SettingsModel(BaseModel):
+    """Base of every settings table: unknown keys are errors, and any secret also comes as ``<key>_file``, never both."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
+
+    @classmethod
+    def secret_keys(cls) -> list[str]:
+        """Names of the fields that hold secrets."""
+        return [name for name, info in cls.model_fields.items() if "SecretStr" in repr(info.annotation)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_from_files(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        for key in cls.secret_keys():
+            path = data.pop(f"{key}_file", "")
+            if not path:
+                continue
+            if data.get(key):
+                raise ValueError(f"{key} and {key}_file are both given; keep one")
+            data[key] = read_secret(Path(str(path)), f"{key}_file")
+        return data
+
+
+class Only(SettingsModel):
+    """Which reports a connector takes; an empty list means any."""
+
+    severities: list[str] = []
+    organizations: list[int] = []
+    platforms: list[str] = []
+
+
+#: A string is a name, a number an id.
+NameOrId = str | int
+
+
+class ConnectorSettings(SettingsModel):
+    """What every connector takes. A connector's own settings class derives from it and narrows `type` to a Literal."""
+
+    type: str
+    #: Requests at the same time, across all workers.
+    concurrency: Annotated[int, Field(ge=1, le=100)] = 3
+    #: Seconds for a whole request, from connect to the last byte of the answer.
+    timeout: Annotated[float, Field(gt=0, le=900)] = 30
+    #: Seconds after which a good, empty look-up means that an interrupted create never happened.
+    settle: Annotated[float, Field(ge=1, le=3600)] = 60
+    #: Appended to the reference, so that two connectors that reach the same system do not share tickets.
+    reference_suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{0,12}$")] = ""
+    #: Field of the ticket system that carries the reference; empty: the connector's default.
+    reference_field: str = ""
+    #: Folder with templates that replace the built-in ones, any subset of files.
+    templates: str = ""
+    #: ISO date or "now": reports sent before are left alone by this connector.
+    not_before: NotBefore = ""
+    #: Bundle of certificate authorities, PEM; empty: the environment's, else the well-known ones.
+    ca_file: str = ""
+    #: Proxy URL; empty: the environment's.
+    proxy: ProxyUrl = ""
+    #: Allow plain http to a host that is not loopback.
+    insecure_http: bool = False
+    only: Only = Only()
+
+
+class PsaSettings(ConnectorSettings):
+    """What connectors to ticket systems with companies and priorities take."""
+
+    #: Company for organizations without one of their own; there is no default.
+    default_company: NameOrId | None = None
+    #: `internal`: incident text reaches no customer contact. `customer`: it may.
+    visibility: Literal["internal", "customer"] = "internal"
+    #: Ticket priority (name or id) by severity; `default` for severities not listed, else that of `high`.
+    priorities: dict[str, NameOrId] = {}
+    #: Further ticket fields by their API name; names resolve to ids, strings may be Jinja.
+    fields: dict[str, str | int | float | bool] = {}
+
+    def priority_for(self, severity: str) -> NameOrId | None:
+        """Configured priority for the source's word `severity`; None: leave it to the ticket system."""
+        for key in (severity, "default", "high"):
+            if key in self.priorities:
+                return self.priorities[key]
+        return None
+
+
+class Progress(Protocol):
+    """What a connector wants remembered while it creates one ticket; kept in the store, survives a crash."""
+
+    def get(self) -> Mapping[str, str]:
+        """Everything saved so far for this delivery."""
+
+    def save(self, key: str, value: str) -> None:
+        """Remembers `key`; returns once stored. Raises `Unavailable` when the lease was lost or the store is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorContext:
+    """What the bridge lends a connector."""
+
+    #: Called before every request: raises `Unavailable` while the connector is paused.
+    before_request: Callable[[], None] = field(default=lambda: None)
+    #: Sender and Message-ID domain fallback, log context and the like must never need more than this.
+    user_agent: str = "huntress-bridge"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing `check` found: what is wrong and what to do, as a sentence. `setting` is the key it belongs to."""
+
+    setting: str
+    message: str
+
+    @property
+    def blocking(self) -> bool:
+        """Does it stop every ticket? A missing `default_company`, say, stops only those that need it."""
+        return self.setting not in ("default_company", "closed_status")
+
+
+@dataclass(frozen=True, slots=True)
+class TemplatePart:
+    """One text of a ticket and the template file that renders it."""
+
+    #: Attribute of `Ticket`: `title`, `text`, `notice` or `html`.
+    name: str
+    #: File name in `templates/<type>/` and in the override folder.
+    file: str
+    #: Most characters the ticket system takes; None: no limit known.
+    limit: int | None = None
+    #: Line breaks are joined.
+    single_line: bool = False
+
+
+class PreparedTicket(Protocol):
+    """Whatever `prepare` hands to `create`: the request, ready to send."""
+
+
+class Connector(ABC):
+    """One ticket system. Instances are shared by threads; methods may be called at the same time."""
+
+    #: The entry point's name and the configuration's `type`.
+    type: ClassVar[str]
+    settings_class: ClassVar[builtins.type[ConnectorSettings]]
+    #: Can a ticket be looked up by its reference? False makes delivery at-least-once (or `Held`).
+    can_find: ClassVar[bool] = True
+    #: Most requests at the same time that the vendor allows, across all workers; None: no documented limit.
+    max_concurrency: ClassVar[int | None] = None
+
+    def __init__(self, name: str, settings: Any, context: ConnectorContext) -> None:
+        self.name = name
+        self.context = context
+        # Subclasses narrow: self.settings: MySettings = settings
+
+    @abstractmethod
+    def parts(self) -> Sequence[TemplatePart]:
+        """The texts of a ticket, with their template files and limits. May ask the ticket system for its own limits."""
+
+    def template_folder(self) -> Path:
+        """Where the built-in templates lie. A connector from another package overrides this."""
+        return Path(__file__).resolve().parent.parent / "templates" / self.type
+
+    @abstractmethod
+    def system(self) -> str:
+        """Identity of the system reached, e.g. `host/company`: two connectors with the same one need different suffixes."""
+
+    def slot_group(self) -> str:
+        """Connectors that answer the same share one limit of concurrency (default: each its own)."""
+        return self.name
+
+    @abstractmethod
+    def check(self) -> list[Finding]:
+        """Tries credentials and every configured name; all findings at once. Raises `Unavailable` when unreachable."""
+
+    def companies(self, fresh: bool = False) -> Sequence[Company] | None:
+        """All active companies, from a cache unless `fresh`; None: this system has none (e-mail)."""
+        return None
+
+    def company(self, value: NameOrId) -> Company | None:
+        """The company that a configured identifier, name or id means; None: there is none, or a name is ambiguous."""
+        return None
+
+    @abstractmethod
+    def find(self, reference: str) -> list[TicketRef]:
+        """Tickets that carry `reference`, lowest id first, closed ones included. An error is never an empty answer."""
+
+    @abstractmethod
+    def prepare(self, ticket: Ticket) -> Any:
+        """Resolves names to ids and builds the request; sends nothing that changes anything."""
+
+    @abstractmethod
+    def create(self, prepared: Any, progress: Progress) -> TicketRef:
+        """Sends exactly one create request. Whatever fails before it is sent raises `Unavailable`."""
+
+    def complete(self, ref: TicketRef, ticket: Ticket) -> TicketRef:
+        """After the create was recorded: fetch number and link, attach the host. Safe to repeat; failing is harmless."""
+        return ref
+
+    @abstractmethod
+    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
+        """Adds an internal note, with the marker `[<reference>/<note.key>]` in its text."""
+
+    def link(self, ticket: str, reference: str) -> TicketRef:
+        """Writes `reference` into the existing ticket named by id or number. Raises `Rejected` when there is none."""
+        raise Rejected(f"connector {self.name} ({self.type}) cannot link existing tickets")
+
+    def close(self) -> None:
+        """Gives up connections."""
+
+
+__all__ = [
+    "Agent",
+    "Connector",
+    "ConnectorContext",
+    "ConnectorSettings",
+    "Finding",
+    "Held",
+    "Misconfigured",
+    "NameOrId",
+    "NotBefore",
+    "Only",
+    "Outcome",
+    "OutcomeUnknown",
+    "Progress",
+    "ProxyUrl",
+    "PsaSettings",
+    "Rejected",
+    "SettingsModel",
+    "TemplatePart",
+    "Unavailable",
+]
