@@ -1,0 +1,334 @@
+"""The source's client: reads accounts, organizations, agents and incident reports. It changes nothing at Huntress.
+
+Two dialects exist: `incident_reports`, which the vendor documents (https://api.huntress.io/docs), and `reports`, which
+lists incidents under `/reports` with `status=open` and little more than their ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Literal, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import structlog
+
+from bridge.listing import (
+    FINISHED_STATUSES,
+    OPEN_STATUSES,
+    Listing,
+    Unparsable,
+    is_open_incident,
+    is_open_report,
+    no_summary,
+    sort_out,
+)
+from bridge.models import Account, Agent, IncidentReport, Organization, Remediation
+from bridge.paging import PagingError, Params, pages
+from bridge.parsing import (
+    ParseError,
+    line,
+    parse_account,
+    parse_agent,
+    parse_organization,
+    parse_remediation,
+    parse_report,
+    whole_number,
+    word,
+)
+from bridge.source_errors import (
+    BudgetExhausted,
+    SourceError,
+    SourceForbidden,
+    SourceGarbled,
+    SourceNotFound,
+    SourceRefused,
+    SourceThrottled,
+    SourceUnavailable,
+)
+from connectors.base import Misconfigured, Outcome
+from connectors.http import Answer, HttpSession, Intent, is_loopback, redact, retry_after_seconds
+
+__all__ = [
+    "FINISHED_STATUSES",
+    "OPEN_STATUSES",
+    "Budget",
+    "BudgetExhausted",
+    "Dialect",
+    "HuntressClient",
+    "Listing",
+    "RequestKind",
+    "SourceError",
+    "SourceForbidden",
+    "SourceGarbled",
+    "SourceNotFound",
+    "SourceRefused",
+    "SourceThrottled",
+    "SourceUnavailable",
+    "Unparsable",
+]
+
+log = structlog.get_logger()
+
+Dialect = Literal["incident_reports", "reports"]
+RequestKind = Literal["listing", "detail"]
+
+#: Seconds to wait after a 429 that does not say how long: the vendor's window slides over a minute.
+RATE_WINDOW = 60.0
+#: Longest wait, in seconds, that a 429 is believed to want.
+MAX_PENALTY = 900.0
+#: Requests tried in all when the source answers 429.
+_TRIES = 3
+#: Largest answer taken: a page of 500 reports with long bodies.
+_MAX_BYTES = 128 * 1024 * 1024
+
+_T = TypeVar("_T")
+
+
+class Budget(Protocol):
+    """The share of the account's requests that this project may use, common to all its processes."""
+
+    def acquire(self, kind: RequestKind, wait: float | None) -> None:
+        """Returns once a request may be sent. Raises `BudgetExhausted` if `wait` seconds (None: any) are not enough."""
+
+    def penalize(self, seconds: float) -> None:
+        """The source answered 429: nobody sends anything for this long."""
+
+
+class HuntressClient:
+    """Reads one account. May be shared by threads. Every method raises `SourceError`.
+
+    `account_id` is the child account that a reseller's key is to read; 0: the key's own account. `timeout` is for a
+    whole request, `wait`, where a method has it, for the budget; both in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        api_secret: str,
+        budget: Budget,
+        account_id: int = 0,
+        timeout: float = 30,
+        ca_file: str = "",
+        proxy: str = "",
+        insecure_http: bool = False,
+    ) -> None:
+        _refuse_unsafe(base_url, insecure_http)
+        self._base = base_url.rstrip("/")
+        self._prefix = f"/accounts/{account_id}" if account_id else ""
+        self._budget = budget
+        self._secrets = (api_secret, api_key)
+        self._session = HttpSession(
+            name="huntress",
+            timeout=timeout,
+            ca_file=ca_file,
+            proxy=proxy,
+            insecure_http=insecure_http,
+            headers={"Accept": "application/json"},
+            auth=(api_key, api_secret),
+            secrets=self._secrets,
+            classify=self._error_for,
+            max_bytes=_MAX_BYTES,
+        )
+
+    def close(self) -> None:
+        """Gives up connections."""
+        self._session.close()
+
+    def account(self, wait: float | None = None) -> Account:
+        """The account that is read."""
+        return self._single(self._prefix or "/account", "account", parse_account, None, wait)
+
+    def organizations(self) -> Iterator[Organization]:
+        """All organizations, page by page."""
+        return self._stream("/organizations", "organizations", parse_organization, {})
+
+    def organization(self, organization_id: int, wait: float | None = None) -> Organization:
+        """One organization."""
+        path = f"{self._prefix}/organizations/{organization_id:d}"
+        return self._single(path, "organization", parse_organization, organization_id, wait)
+
+    def agents(self, organization_id: int | None = None) -> Iterator[Agent]:
+        """All agents, or those of one organization, page by page."""
+        return self._stream("/agents", "agents", parse_agent, _of(organization_id))
+
+    def agent(self, agent_id: int, wait: float | None = None) -> Agent:
+        """One agent. `SourceNotFound` once it was uninstalled."""
+        return self._single(f"{self._prefix}/agents/{agent_id:d}", "agent", parse_agent, agent_id, wait)
+
+    def report(self, report_id: int, wait: float | None = None) -> IncidentReport:
+        """One incident report as it is now, open or not. Only the `incident_reports` dialect documents this."""
+        path = f"{self._prefix}/incident_reports/{report_id:d}"
+        return self._single(path, "incident_report", parse_report, report_id, wait)
+
+    def remediations(self, report_id: int, wait: float | None = None) -> tuple[Remediation, ...]:
+        """All remediations of a report; the report itself carries the first ten."""
+        path = f"/incident_reports/{report_id:d}/remediations"
+        found = self._items(path, "remediations", {}, "detail", wait)
+        return tuple(parse_remediation(raw) for raw in found)
+
+    def open_reports(self, dialect: Dialect, organization_id: int | None = None) -> Listing:
+        """Every report that is open now, of the account or of one organization; whole, or an error."""
+        if dialect == "reports":
+            items = self._items("/reports", "reports", {"status": "open", **_of(organization_id)}, "listing")
+            return sort_out(filter(no_summary, items), is_open_report, organization_id, needs_sending=False)
+        by_status = (
+            self._items("/incident_reports", "incident_reports", {"status": status, **_of(organization_id)}, "listing")
+            for status in OPEN_STATUSES
+        )
+        items = chain.from_iterable(by_status)
+        return sort_out(items, is_open_incident, organization_id, needs_sending=True)
+
+    def detect_dialect(self, organization_ids: Sequence[int] = ()) -> Dialect | None:
+        """The dialect that the source speaks; None while nothing is there to tell it by.
+
+        `/incident_reports` decides when it exists. Else `/reports` is looked at: for one of `organization_ids` after
+        the other until one has reports, else for the account. Raises `SourceNotFound` when neither carries incidents.
+        """
+        try:
+            body = self._get(f"{self._prefix}/incident_reports", {"limit": 1}, "listing")
+        except SourceNotFound:
+            return self._look_at_reports(organization_ids)
+        if not isinstance(body, Mapping) or not isinstance(body.get("incident_reports"), list):
+            raise SourceGarbled("Huntress answered GET /incident_reports without a list of incident_reports.")
+        return "incident_reports"
+
+    def _look_at_reports(self, organization_ids: Sequence[int]) -> Dialect | None:
+        for organization_id in organization_ids or (None,):
+            try:
+                body = self._get(f"{self._prefix}/reports", {"limit": 25, **_of(organization_id)}, "listing")
+            except SourceNotFound as error:
+                raise SourceNotFound(
+                    "Huntress has neither /incident_reports nor /reports for this key. Check [huntress] base_url, "
+                    f"account_id and what the key may read. {error}"
+                ) from None
+            items = body.get("reports") if isinstance(body, Mapping) else None
+            if not isinstance(items, list):
+                raise SourceGarbled("Huntress answered GET /reports without a list of reports.")
+            if not items:
+                continue
+            if all(isinstance(raw, Mapping) and no_summary(raw) and word(raw.get("status")) for raw in items):
+                return "reports"
+            raise SourceNotFound(
+                "Huntress has no /incident_reports for this key (404), and /reports lists summaries, not incidents. "
+                "Check [huntress] account_id and what the key, or the user it belongs to, may read."
+            )
+        return None
+
+    def _single(
+        self, path: str, key: str, parse: Callable[[Any], _T], expected_id: int | None, wait: float | None
+    ) -> _T:
+        body = self._get(path, {}, "detail", wait)
+        inner = body.get(key) if isinstance(body, Mapping) else None
+        raw = inner if isinstance(inner, Mapping) else body
+        try:
+            found = parse(raw)
+        except ParseError as error:
+            raise SourceGarbled(f"Huntress answered GET {path} with something else: {error}.") from None
+        if expected_id not in (None, whole_number(raw.get("id"))):
+            raise SourceGarbled(f"Huntress answered GET {path} with the {key} of another id.")
+        return found
+
+    def _stream(
+        self, path: str, key: str, parse: Callable[[Any], _T], filters: Params, kind: RequestKind = "detail"
+    ) -> Iterator[_T]:
+        for raw in self._items(path, key, filters, kind):
+            try:
+                yield parse(raw)
+            except ParseError as error:
+                log.warning("item of a listing left out", listing=key, reason=str(error))
+
+    def _items(
+        self, path: str, key: str, filters: Params, kind: RequestKind, wait: float | None = None
+    ) -> Iterator[Any]:
+        path = self._prefix + path
+        try:
+            for page in pages(lambda params: self._get(path, params, kind, wait), key, filters):
+                yield from page
+        except PagingError as error:
+            raise SourceGarbled(f"Huntress answered GET {path} with pages that cannot be used: {error}.") from None
+
+    def _get(self, path: str, params: Params, kind: RequestKind, wait: float | None = None) -> Any:
+        """The JSON at `path`. Without `wait`, a 429 is sat out in the budget, a few times; nothing else is repeated."""
+        for tries_left in reversed(range(_TRIES)):
+            self._budget.acquire(kind, wait)
+            try:
+                answer = self._session.request("GET", self._base + path, params=params)
+            except SourceThrottled as error:
+                self._budget.penalize(error.retry_after)
+                if not tries_left or wait is not None:
+                    raise
+                continue
+            except SourceNotFound as error:
+                raise SourceNotFound(f"GET {path}: {error}") from None
+            except Misconfigured as error:
+                raise SourceRefused(f"Huntress cannot be asked: {error}.") from None
+            except Outcome as error:
+                raise SourceUnavailable(f"Huntress did not answer: {error}.") from None
+            if answer.json is None:
+                raise SourceGarbled(f"Huntress answered GET {path} with {answer.status} and no JSON.")
+            return answer.json
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _error_for(self, answer: Answer, intent: Intent) -> Exception:
+        """What an answer other than 2xx means. The vendor documents no form of error bodies."""
+        status, said = answer.status, self._said(answer)
+        if status == 401:
+            return SourceRefused(
+                f"Huntress did not accept the API key (401{said}). Check [huntress] api_key and api_secret; a secret "
+                "is shown only once, so make a new key if in doubt."
+            )
+        if status == 403:
+            return SourceForbidden(
+                f"Huntress does not let this API key read what was asked for (403{said}). Give the key, or the user "
+                "it belongs to, access to it; for a reseller's key check [huntress] account_id."
+            )
+        if status == 404:
+            return SourceNotFound(f"Huntress has none such, or this API key may not see it (404{said}).")
+        if status == 429:
+            retry_after = retry_after_seconds(answer.headers.get("Retry-After"))
+            seconds = min(RATE_WINDOW if retry_after is None else retry_after, MAX_PENALTY)
+            return SourceThrottled(
+                f"The Huntress account has used up its requests (429); the next one goes out in {seconds:.0f} s.",
+                seconds,
+            )
+        if 300 <= status < 400:
+            return SourceRefused(
+                f"Huntress answered with a redirect ({status}), which is not followed. Set [huntress] base_url to the "
+                "address of the API itself."
+            )
+        return SourceUnavailable(f"Huntress answered {status}{said}.")
+
+    def _said(self, answer: Answer) -> str:
+        """The source's own words, short, ready to be put after a status; a page of HTML says nothing."""
+        body = answer.json
+        given = [body[k] for k in ("message", "error", "errors") if body.get(k)] if isinstance(body, Mapping) else []
+        words = given[0] if given else answer.text[:20_000]
+        if isinstance(words, str) and words.lstrip().startswith("<"):
+            return ""
+        said = redact(line(words), self._secrets)[:200]
+        return f": {said}" if said else ""
+
+
+def _refuse_unsafe(base_url: str, insecure_http: bool) -> None:
+    """Raises `SourceRefused` for an address that a key must not be sent to."""
+    try:
+        parts = urlsplit(base_url)
+        host, credentials = parts.hostname or "", parts.username or parts.password
+    except ValueError:
+        raise SourceRefused("[huntress] base_url is not a URL.") from None
+    if parts.scheme not in ("https", "http") or not host:
+        raise SourceRefused("[huntress] base_url must be a URL such as https://api.huntress.io/v1.")
+    if credentials or parts.query or parts.fragment:
+        raise SourceRefused("[huntress] base_url must be an address only, without user, password, query or fragment.")
+    if parts.scheme == "http" and not insecure_http and not is_loopback(host):
+        raise SourceRefused(
+            f"[huntress] base_url is plain http to {host}, where everybody on the way could read the API key. "
+            "Use https, or set insecure_http = true."
+        )
+
+
+def _of(organization_id: int | None) -> dict[str, str | int]:
+    return {} if organization_id is None else {"organization_id": organization_id}

@@ -1,0 +1,72 @@
+"""From the raw items of a listing to the reports that are open, in either dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bridge.models import IncidentReport
+from bridge.parsing import ParseError, parse_report
+
+#: Statuses of an incident that is not over, in the vendor's current dialect.
+OPEN_STATUSES = ("sent", "auto_remediating")
+#: Statuses of an incident that is over, in either dialect. Everything else is not known to be over.
+FINISHED_STATUSES = ("closed", "dismissed", "partner_dismissed", "deleting", "resolved")
+
+
+@dataclass(frozen=True, slots=True)
+class Unparsable:
+    """An item of a listing that is no report. `raw` is its JSON as it came."""
+
+    raw: Any
+    reason: str
+    report_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Everything that is open, from a complete listing."""
+
+    reports: tuple[IncidentReport, ...] = ()
+    unparsable: tuple[Unparsable, ...] = ()
+    #: Ids of reports that the SOC has not sent yet; they will be listed again.
+    unsent: tuple[int, ...] = ()
+
+
+def no_summary(raw: Any) -> bool:
+    """Is this anything but one of the vendor's monthly summaries?"""
+    return not (isinstance(raw, Mapping) and (raw.get("type") or raw.get("period")))
+
+
+def is_open_incident(report: IncidentReport) -> bool:
+    # A status may be missing; a closed one comes when a server ignores the filter on later pages.
+    return not report.status or report.status in OPEN_STATUSES
+
+
+def is_open_report(report: IncidentReport) -> bool:
+    return report.status not in FINISHED_STATUSES
+
+
+def sort_out(
+    items: Iterable[Any], is_open: Callable[[IncidentReport], bool], organization_id: int | None, needs_sending: bool
+) -> Listing:
+    """Parses what was listed. What cannot be parsed is kept apart; it never stops the others."""
+    reports: dict[int, IncidentReport] = {}
+    unparsable: list[Unparsable] = []
+    unsent: set[int] = set()
+    for raw in items:
+        try:
+            report = parse_report(raw)
+        except ParseError as error:
+            unparsable.append(Unparsable(raw, str(error)))
+            continue
+        if not is_open(report):
+            continue
+        if needs_sending and not raw.get("sent_at"):
+            unsent.add(report.id)
+            continue
+        if report.organization_id is None:
+            report = replace(report, organization_id=organization_id)
+        reports.setdefault(report.id, report)
+    return Listing(tuple(reports.values()), tuple(unparsable), tuple(sorted(unsent - reports.keys())))
