@@ -1,0 +1,324 @@
+"""ConnectWise PSA (formerly Manage): service tickets, looked up by `externalXRef`.
+
+Facts are from the vendor's developer guide and its OpenAPI document 2026.4 unless a comment says otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+from bridge.models import Agent, Company, Note, Ticket, TicketRef
+from connectors.base import (
+    Connector,
+    ConnectorContext,
+    Finding,
+    Misconfigured,
+    NameOrId,
+    OutcomeUnknown,
+    Progress,
+    Rejected,
+    TemplatePart,
+    Unavailable,
+)
+from connectors.connectwise_api import ConnectWiseApi, Missing, UnknownCompanyId, one_line, row_id, text_of
+from connectors.connectwise_companies import Companies
+from connectors.connectwise_lookup import Entry, Lookup, same_name
+from connectors.connectwise_settings import CUSTOM_FIELD, ConnectWiseSettings, hosted_hint, is_hosted
+
+__all__ = ["ConnectWise", "ConnectWiseSettings", "PreparedTicket"]
+
+#: Most characters of a ticket's `summary`.
+SUMMARY_LIMIT = 100
+#: Pages of 1000 of a company's configurations that are searched here when a name is unfit for a query.
+CONFIGURATION_PAGES = 3
+#: Every site answers to this release, so links with it outlive an upgrade of a hosted site.
+ANY_RELEASE = "v4_6_release"
+
+T = TypeVar("T")
+
+_REFERENCE = re.compile(r"[A-Za-z0-9-]{1,50}")
+#: In ConnectWise's query language quotes, brackets and `*` have a meaning and no documented escape.
+_FIT_FOR_A_QUERY = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTicket:
+    """The body of `POST /service/tickets`, every name resolved."""
+
+    body: Mapping[str, Any]
+
+
+class ConnectWise(Connector):
+    """One board of one ConnectWise PSA."""
+
+    type = "connectwise"
+    settings_class = ConnectWiseSettings
+
+    def __init__(
+        self,
+        name: str,
+        settings: ConnectWiseSettings,
+        context: ConnectorContext,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(name, settings, context)
+        self.settings = settings
+        self.api = ConnectWiseApi(name, settings, context)
+        self.lookup = Lookup(self.api, clock)
+        self._companies = Companies(self.api, clock)
+
+    def parts(self) -> Sequence[TemplatePart]:
+        return (
+            TemplatePart("title", "title.j2", limit=SUMMARY_LIMIT, single_line=True),
+            TemplatePart("text", "text.j2"),
+            TemplatePart("notice", "notice.j2", single_line=True),
+        )
+
+    def system(self) -> str:
+        return f"{urlsplit(self.settings.url).netloc}/{self.settings.company_id}".lower()
+
+    def companies(self, fresh: bool = False) -> Sequence[Company]:
+        return self._companies.listed(younger_than=0) if fresh else self._companies.listed()
+
+    def company(self, value: NameOrId) -> Company | None:
+        return self._companies.one(value)
+
+    def find(self, reference: str) -> list[TicketRef]:
+        _assert_plain(reference)
+        name = self.settings.reference_field
+        rows = self.api.rows(
+            "/service/tickets",
+            {"conditions": f'{name}="{reference}"', "fields": f"id,{name}", "orderBy": "id asc", "pageSize": 25},
+        )
+        found = []
+        for row in rows:
+            held = text_of(row, name).strip()
+            if held == reference:
+                found.append(self._ref(_believable_id(row)))
+            elif held.casefold() != reference.casefold():  # its database compares without regard to case
+                raise Unavailable(f"ConnectWise was asked for tickets with {name} {reference} and answered with others")
+        return sorted(found, key=lambda ref: int(ref.id))
+
+    def prepare(self, ticket: Ticket) -> PreparedTicket:
+        _assert_plain(ticket.reference)
+        if ticket.company is None:
+            raise Misconfigured("no company is known for this report's organization; set default_company")
+        settings, lookup = self.settings, self.lookup
+        board = lookup.board(settings.board)
+        body = self._extra_fields(ticket.fields, board)
+        body["summary"] = ticket.title
+        body["board"] = {"id": board.id}
+        if settings.status != "":
+            body["status"] = {"id": lookup.status("status", settings.status, board).id}
+        body["company"] = {"id": _company_id(ticket.company.company)}
+        priority = settings.priority_for(ticket.source_severity or ticket.severity)
+        if priority is not None:
+            body["priority"] = {"id": lookup.priority(priority).id}
+        body[settings.reference_field] = ticket.reference
+        if settings.visibility == "internal":
+            # The description is what customers see in portal and mail, the internal analysis never is. Technicians
+            # are still notified: processNotifications stays as the board has it, only mail to the contact is off.
+            body["initialDescription"] = ticket.notice
+            body["initialInternalAnalysis"] = ticket.text
+            body["automaticEmailContactFlag"] = False
+            body["automaticEmailCcFlag"] = False
+        else:
+            body["initialDescription"] = ticket.text
+        return PreparedTicket(body)
+
+    def create(self, prepared: PreparedTicket, progress: Progress) -> TicketRef:
+        answer = self.api.request("POST", "/service/tickets", intent="create", json=dict(prepared.body))
+        if not row_id(answer.json):
+            raise OutcomeUnknown(f"ConnectWise answered {answer.status} to the new ticket, but without its id")
+        return self._ref(row_id(answer.json))
+
+    def _extra_fields(self, fields: Mapping[str, str | int | float | bool], board: Entry) -> dict[str, Any]:
+        # A template may render to nothing where a field is not wanted.
+        given = {name: value for name, value in fields.items() if value != ""}
+        custom = {k.removeprefix(CUSTOM_FIELD): v for k, v in given.items() if k.startswith(CUSTOM_FIELD)}
+        body = {k: self.lookup.field(k, v, board) for k, v in given.items() if not k.startswith(CUSTOM_FIELD)}
+        if custom:
+            body["customFields"] = self.lookup.custom_fields(custom)
+        return body
+
+    def complete(self, ref: TicketRef, ticket: Ticket) -> TicketRef:
+        """Attaches the configuration that is the report's host, when exactly one fits."""
+        if ticket.agent is None or ticket.company is None:
+            return ref
+        configuration = self._configuration(ticket.agent, _company_id(ticket.company.company))
+        if configuration:
+            path = f"/service/tickets/{_ticket_id(ref.id)}/configurations"
+            if configuration not in {row_id(row) for row in self.api.all_rows(path, max_pages=1)}:
+                self.api.request("POST", path, intent="update", json={"id": configuration})
+        return self._ref(_ticket_id(ref.id))
+
+    def _configuration(self, agent: Agent, company_id: int) -> int:
+        """Id of the one active configuration with the agent's serial number, else its host name; 0: none or several."""
+        for field, wanted in (("serialNumber", agent.serial_number), ("name", agent.hostname)):
+            if not wanted.strip():
+                continue
+            fit = _FIT_FOR_A_QUERY.fullmatch(wanted)
+            rows = self.api.all_rows(
+                "/company/configurations",
+                {
+                    "conditions": f"company/id={company_id}" + (f' AND {field}="{wanted}"' if fit else ""),
+                    "fields": "id,name,serialNumber,activeFlag",
+                },
+                max_pages=CONFIGURATION_PAGES,
+            )
+            same = [
+                r
+                for r in rows
+                if same_name(text_of(r, field)) == same_name(wanted) and r.get("activeFlag") is not False
+            ]
+            if len(same) == 1:
+                return row_id(same[0])
+        return 0
+
+    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
+        """Adds the note unless the ticket already has one with its marker, so that a repeat changes nothing."""
+        _assert_plain(reference)
+        marker = f"[{reference}/{note.key}]"
+        path = f"/service/tickets/{_ticket_id(ref.id)}/notes"
+        try:
+            if any(marker in text_of(row, "text") for row in self.api.all_rows(path, max_pages=5)):
+                return
+            self.api.request(
+                "POST",
+                path,
+                intent="update",
+                json={
+                    "text": "\n\n".join(part for part in (note.title, note.text, marker) if part),
+                    "internalAnalysisFlag": True,
+                    "detailDescriptionFlag": False,
+                    "resolutionFlag": False,
+                    "processNotifications": False,
+                },
+            )
+        except Missing:
+            raise self._gone(ref.id) from None
+
+    def link(self, ticket: str, reference: str) -> TicketRef:
+        _assert_plain(reference)
+        name = self.settings.reference_field
+        number = _ticket_id(ticket)
+        try:
+            answer = self.api.request("GET", f"/service/tickets/{number}", params={"fields": f"id,{name}"})
+        except Missing:
+            raise self._gone(str(number)) from None
+        if row_id(answer.json) != number:
+            raise Unavailable(f"ConnectWise was asked for ticket {number} and answered with something else")
+        held = text_of(answer.json, name).strip()
+        if held and held != reference:
+            # Also another program's: overwriting it would quietly break that program's link.
+            raise Rejected(f"ticket {number} already carries {one_line(held, 60)!r} in {name}; clear it there first")
+        if held != reference:
+            # Not RFC 6902: the path is the bare field name.
+            change = [{"op": "replace", "path": name, "value": reference}]
+            answer = self.api.request("PATCH", f"/service/tickets/{number}", intent="update", json=change)
+            if isinstance(answer.json, dict) and name in answer.json and text_of(answer.json, name) != reference:
+                raise Rejected(f"ticket {number} did not keep {reference} in {name}; is the field read-only?")
+        return self._ref(number)
+
+    def _gone(self, ticket: str) -> Rejected:
+        """What a 404 on one ticket means, once the credentials are known to work. Raises when they do not."""
+        self._try_credentials()
+        return Rejected(f"ConnectWise has no ticket {ticket}, or the API member cannot see it")
+
+    def check(self) -> list[Finding]:
+        self.lookup.forget()
+        self._companies.forget()
+        settings, lookup = self.settings, self.lookup
+        findings: list[Finding] = []
+
+        def attempt(setting: str, step: Callable[..., T], *args: Any) -> T | None:
+            try:
+                return step(*args)
+            except (Misconfigured, Rejected) as error:
+                named = "company_id" if isinstance(error, UnknownCompanyId) else setting
+                findings.append(Finding(named, str(error)))
+                return None
+
+        # Without these two nothing else can be tried.
+        if attempt("url", self.api.base) is None or attempt("public_key", self._try_credentials) is None:
+            return findings
+        if hint := hosted_hint(settings.url):
+            findings.append(Finding("url", hint))
+        attempt("default_company", self._check_default_company)
+        attempt("reference_field", self.find, "huntress-0-0")
+        for severity, priority in settings.priorities.items():
+            attempt(f"priorities.{severity}", lookup.priority, priority)
+        board = attempt("board", lookup.board, settings.board)
+        if board is None:
+            return findings
+        if settings.status != "":
+            attempt("status", lookup.status, "status", settings.status, board)
+        attempt("closed_status", lookup.closed_status, settings.closed_status, board)
+        for name, value in settings.fields.items():
+            if not (isinstance(value, str) and "{" in value):  # Jinja is only known per ticket
+                attempt(f"fields.{name}", self._extra_fields, {name: value}, board)
+        return findings
+
+    def _try_credentials(self) -> bool:
+        # Not /system/info, which a server of one's own was seen to answer without any.
+        self.api.rows("/service/tickets", {"pageSize": 1, "fields": "id"})
+        return True
+
+    def _check_default_company(self) -> None:
+        if self.settings.default_company is None:
+            raise Misconfigured(
+                "default_company is not set: ConnectWise takes no ticket without a company, so reports of "
+                "organizations without one would wait; name a catch-all company"
+            )
+        self._companies.check("default_company", self.settings.default_company)
+
+    def close(self) -> None:
+        self.api.close()
+
+    def _ref(self, ticket_id: int) -> TicketRef:
+        return TicketRef(str(ticket_id), number=str(ticket_id), url=self._url(ticket_id))
+
+    def _url(self, ticket_id: int) -> str:
+        """Deep link to the ticket's page (form as public integrations use it); people log in without the `api-`."""
+        site = self.settings.url
+        if is_hosted(site):
+            site = site.replace("://api-", "://", 1)
+        query = urlencode(
+            {
+                "locale": "en_US",
+                "companyName": self.settings.company_id,
+                "recordType": "ServiceFv",
+                "recid": ticket_id,
+            },
+            quote_via=quote,
+        )
+        return f"{site}/{ANY_RELEASE}/services/system_io/router/openrecord.rails?{query}"
+
+
+def _assert_plain(reference: str) -> None:
+    if not _REFERENCE.fullmatch(reference):
+        raise ValueError("a reference is 1 to 50 characters of [A-Za-z0-9-]")
+
+
+def _ticket_id(ticket: str) -> int:
+    digits = ticket.strip().removeprefix("#")
+    if not re.fullmatch(r"[0-9]{1,10}", digits):
+        raise Rejected(f"{one_line(ticket, 40)!r} is no ConnectWise ticket number")
+    return int(digits)
+
+
+def _company_id(company: Company) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", company.id):
+        raise Misconfigured(f"company {one_line(company.id, 40)!r} is no ConnectWise company id")
+    return int(company.id)
+
+
+def _believable_id(row: Mapping[str, Any]) -> int:
+    if not row_id(row):
+        raise Unavailable("ConnectWise answered a search with a ticket without an id")
+    return row_id(row)

@@ -1,0 +1,85 @@
+"""The companies of a ConnectWise PSA, listed once an hour and matched here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from bridge.models import Company
+from connectors.base import Misconfigured, NameOrId
+from connectors.connectwise_api import ConnectWiseApi, row_id, text_of
+from connectors.connectwise_lookup import same_name, shown
+
+#: Seconds that the list is believed.
+TTL = 3600.0
+#: A company that is not found is looked for in a fresh list, unless the list is younger than this (seconds).
+REFRESH_AFTER = 60.0
+
+
+class Companies:
+    """All companies that are not deleted and that the API member sees. Shared by threads."""
+
+    def __init__(self, api: ConnectWiseApi, clock: Callable[[], float]) -> None:
+        self._api = api
+        self._clock = clock
+        self._cached: tuple[float, list[Company]] | None = None
+        self._asking = threading.Lock()
+
+    def forget(self) -> None:
+        self._cached = None
+
+    def listed(self, younger_than: float = TTL) -> list[Company]:
+        cached = self._cached
+        if cached and self._clock() - cached[0] < younger_than:
+            return cached[1]
+        with self._asking:
+            if self._cached is not cached and self._cached:  # another thread has just asked
+                return self._cached[1]
+            rows = self._api.all_rows(
+                "/company/companies", {"conditions": "deletedFlag=false", "fields": "id,identifier,name,deletedFlag"}
+            )
+            companies = [_company(row) for row in rows if not row.get("deletedFlag")]
+            self._cached = (self._clock(), companies)
+            return companies
+
+    def one(self, value: NameOrId) -> Company | None:
+        """The company that a configured value means; None: there is none, or there are several."""
+        found = _matching(self.listed(), value)
+        if not found:
+            found = _matching(self.listed(younger_than=REFRESH_AFTER), value)
+        return found[0] if len(found) == 1 else None
+
+    def check(self, setting: str, value: NameOrId) -> None:
+        """Raises `Misconfigured` with a sentence that helps when `value` means no company, or several."""
+        if self.one(value):
+            return
+        companies = self.listed()
+        ids = [company.id for company in _matching(companies, value)]
+        if ids:
+            raise Misconfigured(
+                f"{setting} = {shown(value)}: several companies fit; give one of the ids {', '.join(ids)}"
+            )
+        names = dict.fromkeys(name for company in companies for name in (company.identifier, company.name) if name)
+        near = ", ".join(f"“{name}”" for name in get_close_matches(str(value), names, n=3))
+        raise Misconfigured(
+            f"{setting} = {shown(value)}: none of the {len(companies)} companies that the API member sees has this "
+            f"identifier, name or id" + (f"; similar are {near}" if near else "")
+        )
+
+
+def _company(row: Mapping[str, Any]) -> Company:
+    return Company(str(row_id(row)), text_of(row, "name"), text_of(row, "identifier"))
+
+
+def _matching(companies: Sequence[Company], value: NameOrId) -> list[Company]:
+    """A number is an id; text is an identifier, else a name, and digits may be an id as well."""
+    if isinstance(value, int):
+        return [company for company in companies if company.id == str(value)]
+    wanted = same_name(value)
+    if not wanted:
+        return []
+    found = [c for c in companies if same_name(c.identifier) == wanted]
+    found = found or [c for c in companies if same_name(c.name) == wanted]
+    return found + [c for c in companies if c.id == wanted and c not in found]
