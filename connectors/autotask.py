@@ -1,0 +1,346 @@
+"""Autotask PSA (Datto/Kaseya): tickets, looked up by `externalID`.
+
+Facts are from the vendor's developer help, its OpenAPI documents and, where those are silent, from what public clients
+observed. A ticket's description is shown to contacts in the client portal. With `visibility = "internal"` it is
+therefore only the neutral notice, and the incident's text follows as internal notes, in `complete`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from bridge.models import Agent, Company, Note, Ticket, TicketRef
+from connectors.autotask_api import AutotaskApi, Missing, Refused, Unanswered
+from connectors.autotask_catalog import Catalog
+from connectors.autotask_check import findings
+from connectors.autotask_fields import fit, pages, prefix
+from connectors.autotask_hosts import find_host
+from connectors.autotask_settings import THREADS, AutotaskSettings
+from connectors.base import (
+    Connector,
+    ConnectorContext,
+    Finding,
+    Misconfigured,
+    NameOrId,
+    Outcome,
+    OutcomeUnknown,
+    Progress,
+    Rejected,
+    TemplatePart,
+    Unavailable,
+)
+
+# Lengths where the tenant names none, from field information of live tenants.
+TITLE_LENGTH = 255
+DESCRIPTION_LENGTH = 8000
+NOTE_LENGTH = 32000
+NOTE_TITLE_LENGTH = 250
+#: Internal notes that one report's text may fill.
+TEXT_NOTES = 4
+#: Room in a note for its marker.
+MARKER_ROOM = 120
+
+NOTE_TITLE = "Huntress incident report"
+
+_REFERENCE = re.compile(r"[A-Za-z0-9-]{1,50}")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTicket:
+    """The body of `POST /Tickets`, every name resolved."""
+
+    reference: str
+    body: Mapping[str, Any]
+
+
+class Autotask(Connector):
+    """One queue of one Autotask tenant."""
+
+    type = "autotask"
+    settings_class = AutotaskSettings
+    max_concurrency = THREADS
+
+    def __init__(
+        self,
+        name: str,
+        settings: AutotaskSettings,
+        context: ConnectorContext,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(name, settings, context)
+        self.settings = settings
+        self.api = AutotaskApi(name, settings, context, clock)
+        self.catalog = Catalog(self.api, settings, clock)
+
+    def close(self) -> None:
+        self.api.close()
+
+    def parts(self) -> Sequence[TemplatePart]:
+        """The limits are the tenant's own, asked for once; raises `Unavailable` when it is away before that."""
+        fields = self.catalog.known_ticket_fields()
+        description = fields.length("description", DESCRIPTION_LENGTH)
+        text = TEXT_NOTES * self._note_room() if self._internal else description
+        return (
+            TemplatePart("title", "title.j2", limit=fields.length("title", TITLE_LENGTH), single_line=True),
+            TemplatePart("text", "text.j2", limit=text),
+            TemplatePart("notice", "notice.j2", limit=description, single_line=True),
+        )
+
+    def system(self) -> str:
+        """The tenant, by the domain of the API user's name: the best that is known without asking, in any zone."""
+        user, _, domain = self.settings.username.lower().rpartition("@")
+        return f"autotask/{domain or user}"
+
+    def slot_group(self) -> str:
+        """Autotask counts threads per tracking identifier in a tenant, so connectors alike in both share theirs."""
+        identity = f"{self.system()}\n{self.settings.integration_code.get_secret_value()}"
+        return f"autotask-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+    def check(self) -> list[Finding]:
+        return findings(self.settings, self.api, self.catalog, self.find)
+
+    def companies(self, fresh: bool = False) -> Sequence[Company]:
+        return self.catalog.companies(fresh)
+
+    def company(self, value: NameOrId) -> Company | None:
+        return self.catalog.company(value)
+
+    @property
+    def _internal(self) -> bool:
+        return self.settings.visibility == "internal"
+
+    # Finding and creating
+
+    def find(self, reference: str) -> list[TicketRef]:
+        _assert_plain(reference)
+        field, custom = self.catalog.reference_field()
+        wanted: dict[str, Any] = {"op": "eq", "field": field.name, "value": reference}
+        if custom:
+            items = self.api.query("Tickets", [wanted | {"udf": True}])
+        else:
+            items = self.api.query("Tickets", [wanted], ["id", "ticketNumber", field.name])
+        found = []
+        for item in items:
+            held = _reference_in(item, field.name, custom)
+            if held == reference:
+                found.append(self._ref(item))
+            elif held.casefold() != reference.casefold():  # its database compares without regard to case
+                raise Unavailable(
+                    f"Autotask was asked for tickets with {field.name} {reference} and answered with others"
+                )
+        return sorted(found, key=lambda ref: int(ref.id))
+
+    def prepare(self, ticket: Ticket) -> PreparedTicket:
+        _assert_plain(ticket.reference)
+        if ticket.company is None:
+            raise Misconfigured("no company is known for this report's organization; set default_company")
+        settings, catalog = self.settings, self.catalog
+        fields = catalog.ticket_fields()
+        body: dict[str, Any] = dict(catalog.standard_values(ticket.fields))
+        body["companyID"] = _company_id(ticket.company.company)
+        body["title"] = fit(ticket.title, fields.length("title", TITLE_LENGTH))
+        description = ticket.notice if self._internal else ticket.text
+        body["description"] = fit(description, fields.length("description", DESCRIPTION_LENGTH))
+        if settings.queue != "":
+            body["queueID"] = catalog.pick("queue", "queueID", settings.queue)
+        body["status"] = catalog.pick("status", "status", settings.status)
+        severity = ticket.source_severity or ticket.severity
+        priority = settings.priority_for(severity)
+        if priority is not None:
+            body["priority"] = catalog.pick(f"priorities ({severity})", "priority", priority)
+        if custom := catalog.custom_values(ticket.fields):
+            body["userDefinedFields"] = custom
+        self._write_reference(body, ticket.reference)
+        if self._internal:
+            # Asked for now: a ticket whose text cannot follow must not be made.
+            catalog.publish()
+            catalog.note_type()
+        return PreparedTicket(ticket.reference, body)
+
+    def _write_reference(self, body: dict[str, Any], reference: str) -> None:
+        field, custom = self.catalog.reference_field()
+        if field.length is not None and len(reference) > field.length:
+            raise Misconfigured(
+                f"reference_field: {field.name} takes {field.length} characters, too few for {reference}; "
+                "take another field"
+            )
+        if custom:
+            body["userDefinedFields"] = [*body.get("userDefinedFields", []), {"name": field.name, "value": reference}]
+        else:
+            body[field.name] = reference
+
+    def create(self, prepared: PreparedTicket, progress: Progress) -> TicketRef:
+        """One `POST /Tickets`. A refusal comes as a status 500, so it is believed only after a look-up."""
+        try:
+            answer = self.api.call("POST", "Tickets", intent="create", json=dict(prepared.body))
+        except Refused as refused:
+            return self._despite(refused, prepared.reference)
+        return self._ref({"id": self.api.changed(answer)})
+
+    def _despite(self, refused: Refused, reference: str) -> TicketRef:
+        try:
+            found = self.find(reference)
+        except Outcome as failed:
+            raise OutcomeUnknown(f"{refused}; and whether the ticket exists could not be asked: {failed}") from None
+        if found:
+            return found[0]
+        raise refused
+
+    def _ref(self, item: Mapping[str, Any]) -> TicketRef:
+        ticket_id = item.get("id")
+        if not isinstance(ticket_id, int) or isinstance(ticket_id, bool) or ticket_id <= 0:
+            raise Unavailable("Autotask answered with a ticket that has no id")
+        number = item.get("ticketNumber")
+        url = f"{self.api.zone().web_url}Mvc/ServiceDesk/TicketDetail.mvc?ticketId={ticket_id}"
+        return TicketRef(id=str(ticket_id), number=number if isinstance(number, str) else "", url=url)
+
+    # After creating
+
+    def complete(self, ref: TicketRef, ticket: Ticket) -> TicketRef:
+        """Number and link, the internal text, the host. Safe to repeat, and to be repeated until it succeeds.
+
+        Autotask's Duplicate Ticket Handling, a setting of the tenant, may answer a create with an older ticket's id.
+        Such a ticket carries another reference; that raises `Rejected`: a person must say where the report belongs.
+        """
+        item = self._ticket(ref.id)
+        self._confirm_reference(item, ticket)
+        if self._internal:
+            self._add_text(ref.id, ticket)
+        if ticket.agent and not item.get("configurationItemID"):
+            self._attach_host(item, ticket.agent)
+        return self._ref(item)
+
+    def _ticket(self, ticket_id: str) -> Mapping[str, Any]:
+        item = self.api.item(f"Tickets/{int(ticket_id)}")
+        if item is None:
+            raise Unavailable(
+                f"Autotask does not show ticket {ticket_id}: it was deleted, or the API user's security level hides it"
+            )
+        return item
+
+    def _confirm_reference(self, item: Mapping[str, Any], ticket: Ticket) -> None:
+        field, custom = self.catalog.reference_field()
+        held = _reference_in(item, field.name, custom)
+        if held == ticket.reference:
+            return
+        fitted = fit(ticket.title, self.catalog.ticket_fields().length("title", TITLE_LENGTH))
+        if not held and item.get("title") == fitted:
+            # Ours, but the reference was not kept or was emptied; without it the ticket could not be found again.
+            self._patch_reference(item, ticket.reference)
+            return
+        raise Rejected(
+            f"Autotask answered the create with ticket {item.get('ticketNumber') or item.get('id')}, whose "
+            f"{field.name} is {held[:60]!r} and not {ticket.reference}: its Duplicate Ticket Handling seems to have "
+            "taken the report for a duplicate. Exempt this integration there and retry, or link the right ticket"
+        )
+
+    def _patch_reference(self, item: Mapping[str, Any], reference: str) -> None:
+        body: dict[str, Any] = {"id": item["id"]}
+        self._write_reference(body, reference)
+        self._patch(body)
+
+    def _patch(self, body: Mapping[str, Any]) -> None:
+        self.api.changed(self.api.call("PATCH", "Tickets", intent="update", json=body))
+
+    def _add_text(self, ticket_id: str, ticket: Ticket) -> None:
+        present = self._notes(ticket_id)
+        for number, piece in enumerate(pages(ticket.text, self._note_room()), start=1):
+            suffix = "" if number == 1 else f"-{number}"
+            title = NOTE_TITLE if number == 1 else f"{NOTE_TITLE} ({number})"
+            self._add_note(ticket_id, f"[{ticket.reference}/text{suffix}]", title, piece, present)
+
+    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
+        """An internal note; one that is there already is not added again."""
+        _assert_plain(reference)
+        marker = f"[{reference}/{note.key}]"
+        self._add_note(ref.id, marker, note.title, note.text, self._notes(ref.id))
+
+    def _add_note(self, ticket_id: str, marker: str, title: str, text: str, present: Sequence[str]) -> None:
+        # The marker stands last and is looked for only there: text from outside that quotes one suppresses nothing.
+        if any(description.rstrip().endswith(marker) for description in present):
+            return
+        fields = self.catalog.note_fields()
+        room = fields.length("description", NOTE_LENGTH) - prefix(marker, MARKER_ROOM) - 2
+        body = {
+            "title": fit(title, fields.length("title", NOTE_TITLE_LENGTH)),
+            "description": f"{fit(text, room)}\n\n{marker}",
+            "noteType": self.catalog.note_type(),
+            "publish": self.catalog.publish(),
+        }
+        path = f"Tickets/{int(ticket_id)}/Notes"
+        self.api.changed(self.api.call("POST", path, intent="update", json=body))
+
+    def _notes(self, ticket_id: str) -> list[str]:
+        try:
+            items = self.api.children(f"Tickets/{int(ticket_id)}/Notes")
+        except Missing:
+            raise Rejected(f"Autotask has no ticket {ticket_id}, or does not show it to the API user") from None
+        return [description for item in items if isinstance(description := item.get("description"), str)]
+
+    def _note_room(self) -> int:
+        return max(1000, self.catalog.known_note_fields().length("description", NOTE_LENGTH) - MARKER_ROOM)
+
+    def _attach_host(self, item: Mapping[str, Any], agent: Agent) -> None:
+        """Sets the configuration item that is this agent; where none is certain, the ticket does without."""
+        try:
+            host = find_host(self.api, item.get("companyID"), agent)
+            if host is not None:
+                self._patch({"id": item["id"], "configurationItemID": host})
+        except (Misconfigured, Rejected, Unanswered) as refused:
+            log.warning("host not linked", connector=self.name, ticket=item.get("id"), reason=str(refused))
+
+    # Linking
+
+    def link(self, ticket: str, reference: str) -> TicketRef:
+        _assert_plain(reference)
+        item = self._named_ticket(ticket.strip().removeprefix("#"))
+        if item is None:
+            raise Rejected(f"Autotask has no ticket {ticket!r}; give its id or its number, such as T20250131.0012")
+        field, custom = self.catalog.reference_field()
+        held = _reference_in(item, field.name, custom)
+        ref = self._ref(item)
+        if held == reference:
+            return ref
+        if held.startswith("huntress-"):
+            raise Rejected(f"Autotask's ticket {ref.number or ref.id} belongs to another report ({held})")
+        if held:
+            log.warning("reference replaced", connector=self.name, ticket=ref.id, field=field.name, before=held[:60])
+        self._patch_reference(item, reference)
+        return ref
+
+    def _named_ticket(self, name: str) -> Mapping[str, Any] | None:
+        if name.isascii() and name.isdecimal():
+            return self.api.item(f"Tickets/{int(name)}")
+        items = self.api.query("Tickets", [{"op": "eq", "field": "ticketNumber", "value": name}])
+        same = [item for item in items if str(item.get("ticketNumber") or "").casefold() == name.casefold()]
+        return same[0] if len(same) == 1 else None
+
+
+def _company_id(company: Company) -> int:
+    if not (company.id.isascii() and company.id.isdecimal()):
+        raise Misconfigured(f"{company.id!r} is not the id of an Autotask company; check the organizations file")
+    return int(company.id)
+
+
+def _assert_plain(reference: str) -> None:
+    if not _REFERENCE.fullmatch(reference):
+        raise ValueError(f"{reference!r} is not a reference")
+
+
+def _reference_in(item: Mapping[str, Any], name: str, custom: bool) -> str:
+    if not custom:
+        return str(item.get(name) or "").strip()
+    fields = item.get("userDefinedFields")
+    for field in fields if isinstance(fields, list) else []:
+        if isinstance(field, dict) and str(field.get("name") or "").casefold() == name.casefold():
+            return str(field.get("value") or "").strip()
+    return ""

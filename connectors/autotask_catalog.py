@@ -1,0 +1,232 @@
+"""What one Autotask tenant offers: ticket and note fields, user-defined fields, companies; kept for a while.
+
+Turns names from the configuration into the ids that a ticket wants. A name that is not found is looked for once more
+in a fresh answer, so that a queue made a minute ago counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from bridge.models import Company
+from connectors.autotask_api import AutotaskApi, Kept
+from connectors.autotask_fields import Field, Fields, NotOffered, fold, parse_fields
+from connectors.autotask_settings import CUSTOM, AutotaskSettings
+from connectors.base import NameOrId
+
+#: Seconds that fields and picklists are kept.
+FIELDS_KEPT = 600.0
+#: Seconds that the list of companies is kept.
+COMPANIES_KEPT = 3600.0
+#: Seconds for which that list is fresh enough to believe that a name is not in it; it may be many pages.
+COMPANIES_BELIEVED = 60.0
+#: Seconds for which an answer is fresh enough to believe that a name is not in it.
+BELIEVED = 5.0
+
+#: Labels of `publish` that only the tenant's own staff sees. “All Autotask Users” may reach contacts, co-managed does.
+INTERNAL_LABELS = ("internal only", "internal project team")
+NOTE_TYPE_LABEL = "task notes"
+
+Value = str | int | float | bool
+T = TypeVar("T")
+
+
+class Catalog:
+    """Answers of one tenant and the names in them. Every method may ask Autotask and raise its outcomes."""
+
+    def __init__(
+        self, api: AutotaskApi, settings: AutotaskSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._api = api
+        self._settings = settings
+        self._tickets = Kept(lambda: self._fields("Tickets", "fields"), FIELDS_KEPT, clock)
+        self._custom = Kept(lambda: self._fields("Tickets", "userDefinedFields"), FIELDS_KEPT, clock)
+        self._notes = Kept(lambda: self._fields("TicketNotes", "fields"), FIELDS_KEPT, clock)
+        self._companies = Kept(self._list_companies, COMPANIES_KEPT, clock)
+
+    def _fields(self, entity: str, kind: str) -> Fields:
+        path = f"{entity}/entityInformation/{kind}"
+        items = self._api.get(path).get("fields")
+        return parse_fields(entity if kind == "fields" else "user-defined ticket fields", self._api.listed(path, items))
+
+    def refresh(self) -> None:
+        """Reads everything again that is read before each ticket."""
+        self._tickets.get(fresh=True)
+        if self._uses_custom():
+            self._custom.get(fresh=True)
+        self._notes.get(fresh=True)
+
+    def _uses_custom(self) -> bool:
+        names = (self._settings.reference_field, *self._settings.fields)
+        return any(name.startswith(CUSTOM) or not self._tickets.get().get(name) for name in names)
+
+    def _offered(self, kept: Kept[Fields], use: Callable[[Fields], T]) -> T:
+        try:
+            return use(kept.get())
+        except NotOffered:
+            if kept.age < BELIEVED:
+                raise
+        return use(kept.get(fresh=True))
+
+    # Tickets
+
+    def ticket_fields(self) -> Fields:
+        return self._tickets.get()
+
+    def known_ticket_fields(self) -> Fields:
+        """The ticket's fields as last seen, however long ago; asked for only when never seen."""
+        return self._tickets.known or self._tickets.get()
+
+    def pick(self, setting: str, field: str, value: NameOrId) -> int | str:
+        """Id that `value` means in the ticket's picklist `field`."""
+        return self._offered(self._tickets, lambda fields: fields.named(setting, field).choose(setting, value))
+
+    def reference_field(self) -> tuple[Field, bool]:
+        """The field that carries the reference, and whether it is a user-defined one."""
+        name = self._settings.reference_field
+        standard = None if name.startswith(CUSTOM) else self._tickets.get().get(name)
+        if standard:
+            return standard, False
+        custom = name.removeprefix(CUSTOM)
+        return self._offered(self._custom, lambda fields: fields.named("reference_field", custom)), True
+
+    def standard_values(self, given: Mapping[str, Value]) -> dict[str, Value]:
+        """Body of a ticket for those of the configured `given` fields that are standard ones."""
+        named = {name: value for name, value in given.items() if value != "" and not name.startswith(CUSTOM)}
+        return self._offered(self._tickets, lambda fields: _resolve(fields, named)) if named else {}
+
+    def custom_values(self, given: Mapping[str, Value]) -> list[dict[str, Any]]:
+        """`userDefinedFields` of a ticket for those of the configured `given` fields that are user-defined."""
+        named = {
+            name.removeprefix(CUSTOM): value for name, value in given.items() if value != "" and name.startswith(CUSTOM)
+        }
+        if not named:
+            return []
+        resolved = self._offered(self._custom, lambda fields: _resolve(fields, named, prefix=CUSTOM))
+        return [{"name": name, "value": value} for name, value in resolved.items()]
+
+    def settable(self, name: str) -> None:
+        """Raises `Misconfigured` when the configured field `name` does not exist or cannot be written."""
+        custom = name.startswith(CUSTOM)
+        kept, bare = (self._custom, name.removeprefix(CUSTOM)) if custom else (self._tickets, name)
+        self._offered(kept, lambda fields: _settable(fields, f"fields.{name}", bare))
+
+    # Notes
+
+    def note_fields(self) -> Fields:
+        return self._notes.get()
+
+    def known_note_fields(self) -> Fields:
+        """As `known_ticket_fields`."""
+        return self._notes.known or self._notes.get()
+
+    def publish(self) -> int | str:
+        """`publish` of a note that no contact sees."""
+        return self._offered(self._notes, lambda fields: _publish(fields, self._settings.note_publish))
+
+    def note_type(self) -> int | str:
+        return self._offered(self._notes, lambda fields: _note_type(fields, self._settings.note_type))
+
+    # Companies
+
+    def companies(self, fresh: bool = False) -> tuple[Company, ...]:
+        """All active companies."""
+        return self._companies.get(fresh)
+
+    def _list_companies(self) -> tuple[Company, ...]:
+        active = [{"op": "eq", "field": "isActive", "value": True}]
+        items = self._api.query("Companies", active, ["id", "companyName", "companyNumber", "isActive"])
+        return tuple(_parse_companies(items))
+
+    def company(self, value: NameOrId) -> Company | None:
+        """The active company with this id, or else unique name, company number or (from a CSV file) id as text."""
+        if isinstance(value, int):
+            return self._company_by_id(value)
+        found = _named(self.companies(), value)
+        if not found and self._companies.age > COMPANIES_BELIEVED:
+            found = _named(self.companies(fresh=True), value)
+        return found[0] if len(found) == 1 else None
+
+    def _company_by_id(self, number: int) -> Company | None:
+        if self._companies.age < COMPANIES_KEPT:
+            for company in self.companies():
+                if company.id == str(number):
+                    return company
+        item = self._api.item(f"Companies/{number}")
+        found = next(iter(_parse_companies([item] if item else [])), None)
+        return found if found and found.id == str(number) else None
+
+
+def _named(companies: Sequence[Company], value: str) -> list[Company]:
+    wanted = fold(value)
+    if not wanted:
+        return []
+    by_name = [company for company in companies if fold(company.name) == wanted]
+    return by_name or [company for company in companies if wanted in (fold(company.identifier), company.id)]
+
+
+def _parse_companies(items: Iterable[Mapping[str, Any]]) -> Iterable[Company]:
+    for item in items:
+        company_id = item.get("id")
+        if isinstance(company_id, int) and item.get("isActive") is not False:
+            name, number = item.get("companyName"), item.get("companyNumber")
+            yield Company(
+                str(company_id), name if isinstance(name, str) else "", number if isinstance(number, str) else ""
+            )
+
+
+def _resolve(fields: Fields, given: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
+    resolved: dict[str, Value] = {}
+    # A choice that depends on another field's (subIssueType on issueType) comes after it.
+    for name, value in sorted(given.items(), key=lambda item: bool(_parent(fields, item[0]))):
+        setting = f"fields.{prefix}{name}"
+        field = _settable(fields, setting, name)
+        if field.pick_list:
+            wanted = value if isinstance(value, str | int) else str(value)
+            parent = resolved.get(field.parent)
+            resolved[field.name] = field.choose(setting, wanted, None if parent is None else str(parent))
+        else:
+            resolved[field.name] = field.take(setting, value)
+    return resolved
+
+
+def _settable(fields: Fields, setting: str, name: str) -> Field:
+    field = fields.named(setting, name)
+    if field.read_only:
+        raise NotOffered(setting, f"Autotask's {field.name} is read-only; remove it")
+    return field
+
+
+def _parent(fields: Fields, name: str) -> str:
+    field = fields.get(name)
+    return field.parent if field else ""
+
+
+def _publish(fields: Fields, wanted: NameOrId) -> int | str:
+    field = fields.named("note_publish", "publish")
+    if wanted != "":
+        return field.choose("note_publish", wanted)
+    active = [choice for choice in field.choices if choice.active]
+    for label in INTERNAL_LABELS:
+        for choice in active:
+            if fold(choice.label) == label:
+                return choice.id
+    labels = ", ".join(f'"{choice.label}"' for choice in active)
+    raise NotOffered(
+        "note_publish",
+        f"Autotask offers {labels or 'nothing'} for a note's publish, none of which is known to be internal; "
+        "name the one that no contact sees",
+    )
+
+
+def _note_type(fields: Fields, wanted: NameOrId) -> int | str:
+    field = fields.named("note_type", "noteType")
+    if wanted != "":
+        return field.choose("note_type", wanted)
+    usable = [choice for choice in field.choices if choice.active and not choice.system]
+    preferred = [choice for choice in field.choices if choice.active and fold(choice.label) == NOTE_TYPE_LABEL]
+    if not (preferred or usable):
+        raise NotOffered("note_type", "Autotask offers no note type that an integration may use; add one there")
+    return (preferred or usable)[0].id
