@@ -1,0 +1,88 @@
+"""One attempt at serving recipients: its connection and its two deadlines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from connectors.base import Outcome, Rejected, Unavailable
+from connectors.email_smtp import Connection, Refusal
+from connectors.email_wire import Lost
+
+#: Seconds that a polite good-bye may take.
+FAREWELL = 1.0
+
+
+class EndOfRound(Exception):
+    """Nobody else can be served in this attempt, because of `outcome`."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(str(outcome))
+        self.outcome = outcome
+
+
+class Round:
+    """A connection that is opened when first needed, and again after a loss.
+
+    All that precedes a final dot must be done in the first half of `timeout`, so that each final answer is waited for
+    at least the second half.
+    """
+
+    def __init__(
+        self, connect: Callable[[float], Connection], before_request: Callable[[], None], timeout: float
+    ) -> None:
+        start = time.monotonic()
+        self._send_by = start + timeout / 2
+        self._until = start + timeout
+        self._connect = connect
+        self._before_request = before_request
+        self._open: Connection | None = None
+
+    def connection(self) -> Connection:
+        """The connection, ready for a transaction. Passes on what `before_request` raises, and `Misconfigured`."""
+        self._before_request()
+        if time.monotonic() >= self._send_by:
+            raise EndOfRound(Unavailable("no time was left in this attempt; the next one continues here"))
+        if self._open is None or self._open.sock is None:
+            try:
+                self._open = self._connect(self._send_by)
+            except Unavailable as error:
+                raise EndOfRound(error) from None
+        self._open.until = self._send_by
+        return self._open
+
+    def hand_over(self, sender: str, recipient: str, payload: bytes) -> None:
+        """All of a transaction but the final dot. Raises `Refusal` or `Lost` for this recipient; nothing was taken."""
+        connection = self.connection()
+        try:
+            connection.offer_sender(sender, len(payload))
+        except Refusal as refusal:
+            raise EndOfRound(sender_refused(connection, sender, refusal)) from None
+        try:
+            connection.offer_recipient(recipient)
+            connection.hand_over(payload)
+        except Refusal as refusal:
+            if refusal.ends_connection:
+                raise EndOfRound(Unavailable(f'{connection.server} asks to come back: "{refusal}"')) from None
+            if connection.sock is not None:
+                connection.start_over()
+            raise
+
+    def finish(self) -> None:
+        """The final dot, given all the time that is left. Raises as `Connection.finish` does."""
+        if self._open is None:
+            raise Lost("closed the connection")
+        self._open.until = self._until
+        self._open.finish()
+
+    def end(self) -> None:
+        if self._open is not None:
+            self._open.leave(min(self._until, time.monotonic() + FAREWELL))
+            self._open = None
+
+
+def sender_refused(connection: Connection, sender: str, refusal: Refusal) -> Outcome:
+    """What a no to `MAIL FROM` means."""
+    if refusal.permanent:
+        return Rejected(f'{connection.server} refuses mail from {sender}: "{refusal}"')
+    return Unavailable(f'{connection.server} asks to come back: "{refusal}"')
