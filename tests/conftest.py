@@ -1,0 +1,112 @@
+"""Fixtures for every test: real Redis servers, on a Unix socket in a short temporary folder."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from bridge.embedded import server_binary
+
+
+class RedisServer:
+    """A server process that a test may stop, kill, and start again with its data or empty. Its URL never changes."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.options = options
+        self.socket = folder / "redis.sock"
+        self.url = f"unix://{self.socket}?db=0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def client(self, db: int = 0) -> redis.Redis:
+        """A plain client, without the retries and time-outs of ours."""
+        return redis.Redis(unix_socket_path=str(self.socket), db=db, decode_responses=True)
+
+    def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        command = [str(server_binary()), "--port", "0", "--unixsocket", "redis.sock", "--save", "", "--databases", "16"]
+        with (self.folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen([*command, *self.options], cwd=self.folder, stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        with self.client() as client:
+            while True:
+                with contextlib.suppress(redis.ConnectionError):
+                    client.ping()
+                    return
+                assert self._process.poll() is None, (self.folder / "redis.log").read_text()
+                assert time.monotonic() < deadline, "the server did not start within 10 s"
+                time.sleep(0.005)
+
+    def stop(self) -> None:
+        """An orderly end; what the append-only file holds stays."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def restart(self, *, empty: bool = False) -> None:
+        """`empty=True`: as if its disk had been lost. Data lasts only with the option `--appendonly yes`."""
+        self.kill() if empty else self.stop()
+        if empty:
+            shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
+        self.start()
+
+
+@pytest.fixture(scope="session")
+def short_tmp_path() -> Iterator[Path]:
+    """pytest's own temporary folders have names too long for a Unix socket on some systems."""
+    with tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def redis_server(short_tmp_path: Path) -> Iterator[RedisServer]:
+    """One server without persistence for the whole run. Use `redis_url` unless the server itself is the subject."""
+    folder = short_tmp_path / "shared"
+    folder.mkdir()
+    server = RedisServer(folder, "--appendonly", "no")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The shared server, emptied: the store's database 0, and 1 for Dramatiq."""
+    with redis_server.client() as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def make_redis_server() -> Iterator[Callable[..., RedisServer]]:
+    """Starts a server of the test's own; arguments are server options, e.g. `"--appendonly", "yes"`."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*options: str) -> RedisServer:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp"))
+            server = RedisServer(Path(folder), *options)
+            stack.callback(server.kill)
+            server.start()
+            return server
+
+        yield make
