@@ -1,0 +1,224 @@
+"""What the processes know in common beside deliveries: organizations, agents, quarantine, the last poll, who is alive."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from pydantic import TypeAdapter
+
+from bridge.idempotency import IdempotencyStore
+from bridge.models import Agent, Organization
+
+#: Seconds that an agent's details are kept.
+AGENT_KEPT = 3600
+#: Most quarantined reports that are kept; the oldest go first.
+QUARANTINE_KEPT = 500
+#: Longest part of an unparsable report that is kept, in characters.
+QUARANTINE_RAW = 20_000
+#: Seconds after which a process' sign of life is dropped altogether.
+HEARTBEAT_KEPT = 600
+
+_ORGANIZATION = TypeAdapter(Organization)
+_AGENT = TypeAdapter(Agent)
+
+
+@dataclass(frozen=True, slots=True)
+class PollState:
+    """How the poller is doing. Times are seconds since the epoch, durations seconds; None: not yet."""
+
+    first_started_at: float | None = None
+    last_complete_at: float | None = None
+    #: How long the last complete cycle took.
+    cycle_seconds: float | None = None
+    #: How long a cycle takes with this many organizations and this budget.
+    expected_cycle_seconds: float | None = None
+    dialect: str = ""
+    scope: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A report that cannot be parsed."""
+
+    key: str
+    report_id: int | None
+    reason: str
+    raw: str
+    seen_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A process' last sign of life. `problem` is empty while it does its work."""
+
+    role: str
+    host: str
+    pid: int
+    at: float
+    problem: str
+
+
+class Bookkeeping:
+    """Small records beside the deliveries, in the same Redis."""
+
+    def __init__(self, store: IdempotencyStore) -> None:
+        self.store = store
+        self.client = store.client
+
+    # -- organizations and agents --------------------------------------------------------------------------------------
+
+    def save_organizations(self, organizations: Iterable[Organization]) -> None:
+        """The whole list as the source gives it; what is no longer in it goes."""
+        key, fresh = self.store.key("organizations"), self.store.key("organizations:fresh")
+        pipeline = self.client.pipeline()
+        pipeline.delete(fresh)
+        count = 0
+        for organization in organizations:
+            pipeline.hset(fresh, str(organization.id), _ORGANIZATION.dump_json(organization).decode())
+            count += 1
+        if count:
+            pipeline.rename(fresh, key)
+        else:
+            pipeline.delete(key)
+        pipeline.execute()
+        self.client.set(self.store.key("organizations:at"), f"{self.store.now():.3f}")
+
+    def save_organization(self, organization: Organization) -> None:
+        self.client.hset(
+            self.store.key("organizations"), str(organization.id), _ORGANIZATION.dump_json(organization).decode()
+        )
+
+    def organizations(self) -> dict[int, Organization]:
+        stored = cast("dict[str, str]", self.client.hgetall(self.store.key("organizations")))
+        return {int(key): _ORGANIZATION.validate_json(value) for key, value in stored.items()}
+
+    def organization(self, organization_id: int) -> Organization | None:
+        stored = cast("str | None", self.client.hget(self.store.key("organizations"), str(organization_id)))
+        return _ORGANIZATION.validate_json(stored) if stored else None
+
+    def organizations_at(self) -> float | None:
+        """When the list was last read whole."""
+        stored = cast("str | None", self.client.get(self.store.key("organizations:at")))
+        return float(stored) if stored else None
+
+    def save_agent(self, agent: Agent) -> None:
+        self.client.set(self.store.key(f"agent:{agent.id}"), _AGENT.dump_json(agent).decode(), ex=AGENT_KEPT)
+
+    def agent(self, agent_id: int) -> Agent | None:
+        stored = cast("str | None", self.client.get(self.store.key(f"agent:{agent_id}")))
+        return _AGENT.validate_json(stored) if stored else None
+
+    # -- listing per organization --------------------------------------------------------------------------------------
+
+    def listed(self, organization_id: int) -> None:
+        """This organization's open reports were listed completely, now."""
+        self.client.zadd(self.store.key("listed"), {str(organization_id): self.store.now()})
+
+    def listed_at(self) -> dict[int, float]:
+        """When each organization was last listed completely."""
+        pairs = cast("list[tuple[str, float]]", self.client.zrange(self.store.key("listed"), 0, -1, withscores=True))
+        return {int(member): score for member, score in pairs}
+
+    # -- quarantine ----------------------------------------------------------------------------------------------------
+
+    def quarantine(self, key: str, report_id: int | None, reason: str, raw: str) -> bool:
+        """Keeps a report that cannot be parsed. True when it is new or its reason changed."""
+        name = self.store.key("quarantine")
+        known = cast("str | None", self.client.hget(name, key))
+        if known is not None and json.loads(known)["reason"] == reason:
+            return False
+        if known is None and self.client.hlen(name) >= QUARANTINE_KEPT:
+            oldest = min(self.quarantined(), key=lambda entry: entry.seen_at)
+            self.client.hdel(name, oldest.key)
+        entry = {"report_id": report_id, "reason": reason, "raw": raw[:QUARANTINE_RAW], "seen_at": self.store.now()}
+        self.client.hset(name, key, json.dumps(entry))
+        return True
+
+    def keep_quarantined(self, keys: Iterable[str]) -> None:
+        """After a complete listing: what was mended, or is no longer open, leaves the quarantine."""
+        name = self.store.key("quarantine")
+        gone = set(cast("list[str]", self.client.hkeys(name))) - set(keys)
+        if gone:
+            self.client.hdel(name, *gone)
+
+    def quarantined(self) -> list[Quarantined]:
+        stored = cast("dict[str, str]", self.client.hgetall(self.store.key("quarantine")))
+        return sorted(
+            (Quarantined(key=key, **json.loads(value)) for key, value in stored.items()),
+            key=lambda entry: entry.seen_at,
+        )
+
+    # -- the poller's state --------------------------------------------------------------------------------------------
+
+    def save_poll(self, **changes: str | float | None) -> None:
+        """Writes fields of `PollState`."""
+        self.client.hset(
+            self.store.key("poll"),
+            mapping={name: "" if value is None else str(value) for name, value in changes.items()},
+        )
+
+    def poll_started(self) -> None:
+        self.client.hsetnx(self.store.key("poll"), "first_started_at", str(self.store.now()))
+
+    def poll(self) -> PollState:
+        stored = cast("dict[str, str]", self.client.hgetall(self.store.key("poll")))
+
+        def seconds(name: str) -> float | None:
+            return float(stored[name]) if stored.get(name) else None
+
+        return PollState(
+            first_started_at=seconds("first_started_at"),
+            last_complete_at=seconds("last_complete_at"),
+            cycle_seconds=seconds("cycle_seconds"),
+            expected_cycle_seconds=seconds("expected_cycle_seconds"),
+            dialect=stored.get("dialect", ""),
+            scope=stored.get("scope", ""),
+            error=stored.get("error", ""),
+        )
+
+    def save_configuration_problem(self, problem: str) -> None:
+        """Why the last change of the configuration was refused; '' when it was taken."""
+        key = self.store.key(f"configuration:{socket.gethostname()}")
+        if problem:
+            self.client.set(key, problem)
+        else:
+            self.client.delete(key)
+
+    def configuration_problems(self) -> dict[str, str]:
+        """Refused changes of the configuration, by host."""
+        keys = list(self.client.scan_iter(match=self.store.key("configuration:*"), count=500))
+        return {str(key).rsplit(":", 1)[1]: str(self.client.get(key) or "") for key in keys}
+
+    # -- who is alive --------------------------------------------------------------------------------------------------
+
+    def _heartbeat_key(self, role: str, host: str, pid: int) -> str:
+        return self.store.key(f"heartbeat:{role}:{host}:{pid}")
+
+    def beat(self, role: str, problem: str = "") -> None:
+        """This process says that it does its work as `role`, or why it does not."""
+        host, pid = socket.gethostname(), os.getpid()
+        entry = {"at": self.store.now(), "problem": problem}
+        self.client.set(self._heartbeat_key(role, host, pid), json.dumps(entry), ex=HEARTBEAT_KEPT)
+
+    def leave(self, role: str) -> None:
+        """A clean stop: this process is not expected to beat any more."""
+        self.client.delete(self._heartbeat_key(role, socket.gethostname(), os.getpid()))
+
+    def heartbeats(self, role: str = "*", host: str = "*") -> list[Heartbeat]:
+        found = []
+        for key in self.client.scan_iter(match=self.store.key(f"heartbeat:{role}:{host}:*"), count=500):
+            name = cast(str, key)[len(self.store.prefix) :]
+            stored = cast("str | None", self.client.get(cast(str, key)))
+            if stored:
+                entry: Mapping[str, object] = json.loads(stored)
+                _, beat_role, beat_host, pid = name.split(":", 3)
+                found.append(
+                    Heartbeat(beat_role, beat_host, int(pid), float(cast(float, entry["at"])), str(entry["problem"]))
+                )
+        return sorted(found, key=lambda beat: (beat.role, beat.host, beat.pid))

@@ -1,0 +1,590 @@
+"""The idempotency store: keys on the report id; under it one delivery per connector, a state machine and not a flag.
+
+Every transition is one atomic Lua script (`bridge/lua`) that checks the owner's token, the store's birth mark and, for
+poller and dispatcher, the leader's number. Times are Redis' own; `clock_offset` shifts them, for tests.
+
+Redis lay-out, under the prefix ``<namespace>:``
+
+===================================  ===================================================================================
+``meta``                             schema version, birth mark, `hold_until` after a rebirth, what the source told once
+``report:<report>``                  snapshot, its digest and version
+``delivery:<report>:<connector>``    state, owner and lease, attempts, ticket, what is still to do
+``progress:<report>:<connector>``    what a connector remembers while it creates (recipients served)
+``due:<connector>``                  deliveries by the time they are next due (ms): retries, look-ups, ends of leases
+``ready:<connector>``                deliveries whose time has come, by urgency, then age
+``slots:<group>``                    places in use, each a lease: the connector's concurrency across all workers
+``state:<state>``                    index of deliveries by state
+``pause:<connector>``                why and until when a connector is paused
+``proof:<connector>``                has a created ticket been found again by its reference?
+``open``                             reports that the last listings showed, by when
+===================================  ===================================================================================
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+from pydantic import TypeAdapter
+
+from bridge.models import Delivery, DeliveryState, IncidentReport, TicketRef, severity_rank
+
+#: Version of the lay-out above; a store with a newer one is refused.
+SCHEMA = 1
+#: Seconds a claim holds without being renewed.
+LEASE = 8.0
+#: Seconds after which a message that no worker claimed counts as lost.
+RESERVATION = 10.0
+#: Seconds after the last possible moment of sending at which an uncertain create is looked up; `settle` is the last.
+LOOK_UP_AFTER = (5.0, 15.0, 30.0)
+#: Longest seconds that the first create after a start may keep others waiting while it is being proven findable.
+LONGEST_PROOF = 600.0
+
+_SNAPSHOT = TypeAdapter(IncidentReport)
+
+
+class StoreError(Exception):
+    """The store cannot be used as it is; the sentence says why."""
+
+
+class Deposed(Exception):
+    """Another process leads now; what this one wanted to write was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One delivery, owned for the length of a lease. Times are seconds since the epoch by Redis' clock."""
+
+    report_id: int
+    connector: str
+    token: str
+    state: DeliveryState
+    reference: str
+    organization_id: int | None
+    severity: str
+    order: str
+    attempts: int
+    #: Attempts in a row that ended in a back-off.
+    failures: int
+    #: Leases in a row that ended without a result.
+    lapsed: int
+    reason: str
+    remark: str
+    #: Last moment at which an unanswered create could have been sent; None: nothing is in doubt.
+    doubt_at: float | None
+    #: Look-ups made since `doubt_at`.
+    looked: int
+    recorded_at: float | None
+    ticket: TicketRef | None
+    other_ticket: str
+    todo: frozenset[str]
+    #: Version of the report that the ticket was told, and the newest one that was found to need nothing.
+    told: int
+    considered: int
+    version: int
+    report: IncidentReport | None
+    progress: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The answer to `begin_create`. `until` is when to ask again (seconds since the epoch), where that is known."""
+
+    verdict: str
+    until: float | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.verdict in ("go", "prove")
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why a connector is not served. `kind` is `rate`, `misconfigured` or `unfindable`; times as in `Claim`."""
+
+    connector: str
+    kind: str
+    reason: str
+    since: float
+    until: float
+    next_probe: float | None
+    report_id: int | None
+
+
+def look_up_offsets(settle: float) -> tuple[float, ...]:
+    """Seconds after a doubtful create at which to look it up; the last one is `settle`."""
+    return (*(offset for offset in LOOK_UP_AFTER if offset < settle), settle)
+
+
+def _number(value: str | None) -> int:
+    return int(float(value)) if value else 0
+
+
+def _seconds(value: str | None) -> float | None:
+    return int(float(value)) / 1000 if value else None
+
+
+def _pairs(flat: Sequence[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _ticket(fields: Mapping[str, str]) -> TicketRef | None:
+    if not fields.get("ticket_id"):
+        return None
+    return TicketRef(fields["ticket_id"], fields.get("ticket_number", ""), fields.get("ticket_url", ""))
+
+
+@functools.cache
+def script_text(name: str) -> str:
+    """A script's source, behind what all scripts share."""
+    folder = Path(__file__).parent / "lua"
+    return (folder / "common.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
+
+
+def snapshot_of(report: IncidentReport) -> tuple[str, str]:
+    """A report as stored, and the digest that tells whether it changed."""
+    text = _SNAPSHOT.dump_json(report).decode("utf-8")
+    return text, hashlib.sha256(text.encode("utf-8")).hexdigest()[:24]
+
+
+class IdempotencyStore:
+    """One store, shared by all processes. `settle` is the longest of the connectors', in seconds.
+
+    Methods raise `redis.RedisError` when Redis is away, `Deposed` when the given leader number no longer leads.
+    """
+
+    def __init__(
+        self, client: redis.Redis, namespace: str = "bridge", *, settle: float = 60, clock_offset: float = 0
+    ) -> None:
+        self.client = client
+        self.prefix = f"{namespace}:"
+        self.settle = settle
+        self.clock_offset = clock_offset
+        self.birth = ""
+        self._scripts: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        #: What must not get lost with the store while this process lives; written again after a rebirth.
+        self._remembered: dict[str, str] = {}
+
+    # -- plumbing ------------------------------------------------------------------------------------------------------
+
+    def key(self, name: str) -> str:
+        return self.prefix + name
+
+    def script(self, name: str, *arguments: object, client: Any = None) -> Any:
+        """Runs one script; on a pipeline (`client`) it is only queued."""
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self.client.register_script(script_text(name))
+        offset = round(self.clock_offset * 1000)
+        return script(keys=[self.prefix], args=[offset, self.birth, *map(str, arguments)], client=client)
+
+    def now(self) -> float:
+        """Redis' clock, in seconds since the epoch."""
+        seconds, micros = self.client.time()
+        return seconds + micros / 1e6 + self.clock_offset
+
+    def open(self) -> None:
+        """Takes the store into use. Raises `StoreError` when a newer version of this project wrote it."""
+        meta = self.key("meta")
+        written = self.client.hget(meta, "schema")
+        if written is not None and int(cast(str, written)) > SCHEMA:
+            raise StoreError(
+                f"the store in Redis has schema version {cast(str, written)}, this huntress-bridge knows {SCHEMA}; run the "
+                "newer huntress-bridge that wrote it, or use another [redis] namespace"
+            )
+        self.client.hsetnx(meta, "schema", str(SCHEMA))
+        self.client.hsetnx(meta, "birth", secrets.token_hex(12))
+        self.client.hsetnx(meta, "born_at", str(round(self.now() * 1000)))
+        self.birth = cast(str, self.client.hget(meta, "birth"))
+
+    def reborn(self) -> None:
+        """Redis came back empty, or with another store: says so in it, and goes on with its birth mark."""
+        with self._lock:
+            fresh = secrets.token_hex(12)
+            self.birth = cast(str, self.script("rebirth", fresh, round(self.settle * 1000)))
+            meta = self.key("meta")
+            self.client.hsetnx(meta, "schema", str(SCHEMA))
+            for field, value in self._remembered.items():
+                self.client.hset(meta, field, value)
+
+    def remember(self, field: str, value: str) -> None:
+        """Keeps a fact in the store and, while this process lives, beyond the store's loss."""
+        self._remembered[field] = value
+        self.client.hset(self.key("meta"), field, value)
+
+    def recall(self, field: str) -> str:
+        value = cast("str | None", self.client.hget(self.key("meta"), field))
+        if value is None:
+            return self._remembered.get(field, "")
+        self._remembered[field] = value
+        return value
+
+    def _answer(self, name: str, *arguments: object) -> Any:
+        """As `script`, but notices a rebirth (once more with the new mark) and a lost leadership."""
+        for _ in range(2):
+            answer = self.script(name, *arguments)
+            if answer == "reborn" or answer == ["reborn"]:
+                self.reborn()
+                continue
+            if answer == "deposed":
+                raise Deposed(name)
+            return answer
+        return [] if name != "claim" else ["reborn"]
+
+    # -- the poller's side ---------------------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        leader: int,
+        reports: Sequence[tuple[IncidentReport, Sequence[tuple[str, str]]]],
+    ) -> list[tuple[int, str]]:
+        """Writes what is open: each report's snapshot, and for each (connector, reference) the delivery it lacks.
+
+        Returns the (report id, connector) pairs that are new. Unchanged reports cost no write but their mark as open.
+        """
+        snapshots = {report.id: snapshot_of(report) for report, _ in reports}
+        seen = [
+            [str(report.id), snapshots[report.id][1], [name for name, _ in connectors]]
+            for report, connectors in reports
+        ]
+        wanted = {int(report_id) for report_id in self._answer("seen", leader, json.dumps(seen))} if seen else set()
+        pending = [(report, connectors) for report, connectors in reports if report.id in wanted]
+        if not pending:
+            return []
+        pipeline = self.client.pipeline(transaction=False)
+        for report, connectors in pending:
+            snapshot, digest = snapshots[report.id]
+            self.script(
+                "observe",
+                leader,
+                report.id,
+                digest,
+                snapshot,
+                "" if report.organization_id is None else report.organization_id,
+                report.severity,
+                severity_rank(report.severity),
+                json.dumps(connectors),
+                client=pipeline,
+            )
+        added: list[tuple[int, str]] = []
+        for (report, _), answer in zip(pending, pipeline.execute(), strict=True):
+            if answer == "deposed":
+                raise Deposed("observe")
+            if answer == "reborn":
+                self.reborn()
+                raise Deposed("observe")
+            added.extend((report.id, connector) for connector in answer)
+        return added
+
+    def forget_unlisted(self, before: float) -> int:
+        """After a complete listing: reports not seen since `before` (epoch seconds) no longer count as open."""
+        return self.client.zremrangebyscore(self.key("open"), "-inf", f"({round(before * 1000)}")
+
+    def open_reports(self) -> int:
+        return self.client.zcard(self.key("open"))
+
+    # -- the dispatcher's side -----------------------------------------------------------------------------------------
+
+    def dispatch(self, leader: int, connector: str, group: str, concurrency: int, *, proof: bool) -> list[int]:
+        """Report ids to enqueue for `connector` now, most urgent first, as many as it has room for."""
+        taken = self._answer(
+            "dispatch", leader, connector, group, concurrency, round(RESERVATION * 1000), 1 if proof else 0
+        )
+        return [int(report_id) for report_id in taken]
+
+    def wait_for_wake(self, seconds: float) -> None:
+        """Returns when something became due, at the latest after `seconds`."""
+        self.client.blpop([self.key("wake")], timeout=seconds)
+
+    def wake(self) -> None:
+        self.client.lpush(self.key("wake"), "1")
+
+    # -- the worker's side ---------------------------------------------------------------------------------------------
+
+    def claim(self, report_id: int, connector: str, *, group: str, concurrency: int, settle: float) -> Claim | str:
+        """The delivery, owned for `LEASE` seconds; or why not: `missing`, `busy`, `early`, `paused`, `full`."""
+        token = secrets.token_hex(8)
+        offsets = json.dumps([round(offset * 1000) for offset in look_up_offsets(settle)])
+        answer = self._answer("claim", report_id, connector, token, round(LEASE * 1000), group, concurrency, offsets)
+        if answer[0] != "claimed":
+            return cast(str, answer[0])
+        fields, report, progress = (_pairs(flat) for flat in answer[1:])
+        return Claim(
+            report_id=report_id,
+            connector=connector,
+            token=token,
+            state=DeliveryState(fields["state"]),
+            reference=fields["reference"],
+            organization_id=int(fields["organization"]) if fields.get("organization") else None,
+            severity=fields.get("severity", ""),
+            order=fields.get("order", "0"),
+            attempts=_number(fields.get("attempts")),
+            failures=_number(fields.get("failures")),
+            lapsed=_number(fields.get("lapsed")),
+            reason=fields.get("reason", ""),
+            remark=fields.get("remark", ""),
+            doubt_at=_seconds(fields.get("doubt_at")),
+            looked=_number(fields.get("looked")),
+            recorded_at=_seconds(fields.get("recorded_at")),
+            ticket=_ticket(fields),
+            other_ticket=fields.get("other_ticket", ""),
+            todo=frozenset(json.loads(fields.get("todo") or "[]")),
+            told=_number(fields.get("told")),
+            considered=_number(fields.get("considered")),
+            version=_number(report.get("version")),
+            report=_SNAPSHOT.validate_json(report["snapshot"]) if "snapshot" in report else None,
+            progress=progress,
+        )
+
+    def renew(self, claim: Claim) -> bool:
+        """Prolongs the lease; False: the delivery belongs to someone else now."""
+        return bool(self.script("renew", claim.report_id, claim.connector, claim.token, round(LEASE * 1000)))
+
+    def begin_create(self, claim: Claim, *, proof: bool) -> Gate:
+        """The last gate before a create request; writes `creating`. With replicas, confirmed by one of them."""
+        longest = max(LONGEST_PROOF, 2 * self.settle)
+        arguments = (
+            "begin_create",
+            claim.report_id,
+            claim.connector,
+            claim.token,
+            round(LEASE * 1000),
+            1 if proof else 0,
+            round(longest * 1000),
+        )
+        answer = self._confirmed(*arguments) if self._replicas() else self.script(*arguments)
+        if answer is None:
+            return Gate("unconfirmed")
+        if answer[0] == "reborn":
+            self.reborn()
+            return Gate("lost")
+        return Gate(answer[0], answer[1] / 1000 if len(answer) > 1 else None)
+
+    def _replicas(self) -> int:
+        return int(self.client.info("replication").get("connected_slaves", 0))
+
+    def _confirmed(self, *arguments: Any) -> Any:
+        """Runs a script and waits up to 1 s until a replica has it; None when none has (WAIT counts per connection)."""
+        pipeline = self.client.pipeline(transaction=False)
+        self.script(*arguments, client=pipeline)
+        pipeline.wait(1, 1000)
+        answer, confirmed = pipeline.execute()
+        return answer if confirmed or answer[0] not in ("go", "prove") else None
+
+    def record(
+        self,
+        claim: Claim,
+        ticket: TicketRef,
+        *,
+        told: int = 0,
+        todo: Iterable[str] = (),
+        remark: str = "",
+        proven: bool = False,
+        keep: bool = False,
+    ) -> str:
+        """A ticket exists, whoever brings the news. Returns the id kept: the lower one when two are known.
+
+        `keep`: the owner goes on with what is to do, its lease stays.
+        """
+        return cast(
+            str,
+            self.script(
+                "record",
+                claim.report_id,
+                claim.connector,
+                claim.token,
+                ticket.id,
+                ticket.number,
+                ticket.url,
+                told,
+                json.dumps(sorted(todo)),
+                claim.reference,
+                "" if claim.organization_id is None else claim.organization_id,
+                claim.severity,
+                claim.order,
+                remark,
+                1 if proven else 0,
+                1 if keep else 0,
+            ),
+        )
+
+    def release(
+        self,
+        claim: Claim,
+        *,
+        state: DeliveryState | None = None,
+        reason: str = "",
+        kind: str = "",
+        delay: float | None = None,
+        failures: int = 0,
+        doubt: bool = False,
+        looked: int | None = None,
+        considered: int | None = None,
+        done: Iterable[str] = (),
+        todo: Iterable[str] = (),
+        remark: str | None = None,
+        result: bool = True,
+    ) -> bool:
+        """Ends the owner's turn. `delay` (seconds) says when the delivery is next due, None that nothing more is.
+
+        False: the delivery belongs to someone else by now, nothing was changed.
+        """
+        change: dict[str, Any] = {
+            "state": state,
+            "reason": reason,
+            "kind": kind,
+            "delay": None if delay is None else round(delay * 1000),
+            "failures": failures,
+            "doubt": doubt or None,
+            "looked": looked,
+            "considered": considered,
+            "done": sorted(done) or None,
+            "todo": sorted(todo) or None,
+            "remark": remark,
+            "result": result or None,
+        }
+        change = {key: value for key, value in change.items() if value is not None}
+        return bool(self.script("release", claim.report_id, claim.connector, claim.token, json.dumps(change)))
+
+    def save_progress(self, claim: Claim, key: str, value: str) -> bool:
+        """Remembers one thing about a create in progress; False when the claim was lost."""
+        return bool(self.script("progress", claim.report_id, claim.connector, claim.token, key, value))
+
+    # -- proof that what is created can be found -----------------------------------------------------------------------
+
+    def prove(self, connector: str) -> None:
+        self.client.hset(self.key(f"proof:{connector}"), "state", "proven")
+        self.wake()
+
+    def unprove(self, connector: str) -> None:
+        """The next create of this connector is looked up before it creates more (a start, a change of settings)."""
+        self.client.delete(self.key(f"proof:{connector}"))
+
+    def proving_report(self, connector: str) -> int | None:
+        state, report = cast("list[str | None]", self.client.hmget(self.key(f"proof:{connector}"), ["state", "report"]))
+        return int(report) if state == "proving" and report else None
+
+    # -- the operator's side -------------------------------------------------------------------------------------------
+
+    def retry(self, report_id: int, connector: str) -> str:
+        """Makes a delivery due now. Returns the state it had, '' when there is none."""
+        return cast(str, self._answer("retry", report_id, connector) or "")
+
+    def release_waiting(self, connector: str) -> int:
+        """Everything that waits for `connector` is due now, but what is in doubt. Returns how many."""
+        offset = moved = 0
+        while True:
+            looked, freed = cast("list[int]", self.script("release_waiting", connector, 500, offset))
+            moved += freed
+            offset += looked - freed
+            if looked < 500:
+                return moved
+
+    def deliveries(self, states: Iterable[DeliveryState] = tuple(DeliveryState)) -> Iterator[Delivery]:
+        """Deliveries in the given states, in batches, oldest change first."""
+        for state in states:
+            members = cast("list[str]", self.client.zrange(self.key(f"state:{state}"), 0, -1))
+            for start in range(0, len(members), 500):
+                batch = [name.split("|", 1) for name in members[start : start + 500]]
+                pipeline = self.client.pipeline(transaction=False)
+                for report, connector in batch:
+                    pipeline.hgetall(self.key(f"delivery:{report}:{connector}"))
+                for (report, connector), fields in zip(batch, pipeline.execute(), strict=True):
+                    if fields:
+                        yield self._delivery(int(report), connector, fields)
+
+    def _delivery(self, report_id: int, connector: str, fields: Mapping[str, str]) -> Delivery:
+        return Delivery(
+            report_id=report_id,
+            connector=connector,
+            state=DeliveryState(fields["state"]),
+            organization_id=int(fields["organization"]) if fields.get("organization") else None,
+            reference=fields.get("reference", ""),
+            ticket=_ticket(fields),
+            attempts=_number(fields.get("attempts")),
+            reason=" ".join(text for text in (fields.get("reason"), fields.get("remark")) if text),
+            next_attempt_at=_seconds(fields.get("next_at")),
+            updated_at=_seconds(fields.get("updated_at")) or 0.0,
+            severity=fields.get("severity", ""),
+            todo=tuple(json.loads(fields.get("todo") or "[]")),
+            other_ticket=fields.get("other_ticket", ""),
+            remark=fields.get("remark", ""),
+        )
+
+    def delivery(self, report_id: int, connector: str) -> Delivery | None:
+        fields = cast("dict[str, str]", self.client.hgetall(self.key(f"delivery:{report_id}:{connector}")))
+        return self._delivery(report_id, connector, fields) if fields else None
+
+    def count(self, state: DeliveryState) -> int:
+        return self.client.zcard(self.key(f"state:{state}"))
+
+    def scheduled(self, connector: str) -> int:
+        """Deliveries of `connector` that something is still to be done for, now or later."""
+        return self.client.zcard(self.key(f"due:{connector}")) + self.client.zcard(self.key(f"ready:{connector}"))
+
+    def report(self, report_id: int) -> IncidentReport | None:
+        text = cast("str | None", self.client.hget(self.key(f"report:{report_id}"), "snapshot"))
+        return _SNAPSHOT.validate_json(text) if text else None
+
+    # -- pauses --------------------------------------------------------------------------------------------------------
+
+    def pause(
+        self,
+        connector: str,
+        kind: str,
+        seconds: float,
+        reason: str,
+        *,
+        probe_in: float = 0,
+        report_id: int | None = None,
+    ) -> bool:
+        """Stops serving a connector. `probe_in` (seconds) starts the doubling probes. True when this is news."""
+        return bool(
+            self.script(
+                "pause",
+                connector,
+                kind,
+                round(seconds * 1000),
+                reason,
+                round(probe_in * 1000),
+                "" if report_id is None else report_id,
+            )
+        )
+
+    def probe_failed(self, connector: str, reason: str, *, longest: float, pause: float) -> None:
+        self.script("probe_failed", connector, reason, round(longest * 1000), round(pause * 1000))
+
+    def probe_now(self, connector: str) -> None:
+        """A paused connector is probed at once (its settings changed)."""
+        if self.client.hexists(self.key(f"pause:{connector}"), "next_probe"):
+            self.client.hset(self.key(f"pause:{connector}"), "next_probe", "0")
+
+    def resume(self, connector: str) -> int:
+        """Ends a pause; everything waiting is due. Returns how many deliveries that is."""
+        self.client.delete(self.key(f"pause:{connector}"))
+        return self.release_waiting(connector)
+
+    def paused(self, connector: str) -> Pause | None:
+        """The pause that holds now, if any."""
+        fields = cast("dict[str, str]", self.client.hgetall(self.key(f"pause:{connector}")))
+        until = _seconds(fields.get("until"))
+        if until is None or not 0 < until - self.now() <= 3660:
+            return None
+        return Pause(
+            connector=connector,
+            kind=fields.get("kind", ""),
+            reason=fields.get("reason", ""),
+            since=_seconds(fields.get("since")) or 0.0,
+            until=until,
+            next_probe=_seconds(fields.get("next_probe")),
+            report_id=int(fields["report"]) if fields.get("report") else None,
+        )

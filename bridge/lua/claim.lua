@@ -1,0 +1,57 @@
+-- Takes a delivery for one owner. ARGV: report, connector, owner token, lease in ms, slot group, concurrency, JSON of the
+-- look-up offsets in ms. Answers {'claimed', delivery, report} as flat field lists, or {why not}.
+if not same_birth() then return {'reborn'} end
+local report, connector, token, lease, group = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local limit, offsets = tonumber(ARGV[8]), cjson.decode(ARGV[9])
+local key = delivery_key(connector, report)
+local delivery, exists = hash(key)
+if not exists then
+  unschedule(connector, report)
+  free_slot(group, connector, report)
+  return {'missing'}
+end
+
+if delivery.owner ~= token then
+  if delivery.owner and ahead(delivery.lease_until, LONGEST_LEASE) > now then return {'busy'} end
+
+  -- The former owner never came back. What it was sending is in doubt from the last moment it could have been sending.
+  if delivery.owner then
+    local lapsed_at = math.min(num(delivery.lease_until), now)
+    redis.call('HINCRBY', key, 'lapsed', 1)
+    redis.call('HDEL', key, 'owner', 'lease_until', 'next_at')
+    if delivery.state == 'creating' and not delivery.doubt_at then
+      redis.call('HSET', key, 'doubt_at', int(lapsed_at), 'looked', 0, 'reason',
+        'the worker that was creating this ticket ended before it could say how; it is being looked up')
+    end
+    delivery = hash(key)
+  end
+
+  local at = ahead(delivery.next_at, LONGEST_WAIT)
+  if delivery.state == 'creating' and delivery.doubt_at and not delivery.next_at then
+    at = ahead(num(delivery.doubt_at) + num(offsets[num(delivery.looked) + 1]), LONGEST_WAIT)
+    redis.call('HSET', key, 'next_at', int(at))
+  end
+  local pause = ahead(paused_until(connector), LONGEST_WAIT)
+  local scheduled = redis.call('ZSCORE', P .. 'due:' .. connector, report)
+    or redis.call('ZSCORE', P .. 'ready:' .. connector, report)
+  if not scheduled or at > now or pause > now then
+    free_slot(group, connector, report)
+    if scheduled then schedule(connector, report, delivery.order, at) end
+    return {pause > now and 'paused' or 'early'}
+  end
+
+  purge_slots(group)
+  if not redis.call('ZSCORE', P .. 'slots:' .. group, member(connector, report))
+    and redis.call('ZCARD', P .. 'slots:' .. group) >= limit then
+    schedule(connector, report, delivery.order, now)
+    return {'full'}
+  end
+  redis.call('HINCRBY', key, 'attempts', 1)
+end
+
+local lease_until = now + lease
+redis.call('HSET', key, 'owner', token, 'lease_until', int(lease_until), 'group', group)
+redis.call('ZADD', P .. 'slots:' .. group, int(lease_until), member(connector, report))
+schedule(connector, report, delivery.order, lease_until)
+return {'claimed', redis.call('HGETALL', key), redis.call('HGETALL', P .. 'report:' .. report),
+  redis.call('HGETALL', P .. 'progress:' .. report .. ':' .. connector)}

@@ -1,0 +1,59 @@
+-- A ticket exists: recorded whoever brings it, also an owner whose lease has lapsed. ARGV: report, connector, owner token,
+-- ticket id, number, url, version told, todo (JSON list), reference, organization, severity, order, remark, proven (1 or 0),
+-- keep (1: the owner goes on with what is to do).
+-- Of two tickets the lower id is kept, the other is named. Answers the id kept.
+local report, connector, token, id, number, url = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local key = delivery_key(connector, report)
+local delivery, exists = hash(key)
+if not exists then
+  redis.call('HSET', key, 'reference', ARGV[11], 'order', ARGV[14], 'created_at', int(now), 'organization', ARGV[12],
+    'severity', ARGV[13], 'attempts', 1)
+  delivery = hash(key)
+end
+
+local function lower(a, b)
+  if tonumber(a) and tonumber(b) then return tonumber(a) < tonumber(b) end
+  return a < b
+end
+
+local todo = {}
+for _, item in ipairs(cjson.decode(delivery.todo or '[]')) do todo[item] = true end
+for _, item in ipairs(cjson.decode(ARGV[10])) do todo[item] = true end
+
+local known = delivery.ticket_id
+if known and known ~= id then
+  local other = lower(known, id) and id or known
+  redis.call('HSET', key, 'other_ticket', other)
+  todo['duplicate'] = true
+  if other == id then id, number, url = known, delivery.ticket_number or '', delivery.ticket_url or '' end
+end
+if known == id then
+  if number == '' then number = delivery.ticket_number or '' end
+  if url == '' then url = delivery.ticket_url or '' end
+end
+
+local list = {}
+for item in pairs(todo) do list[#list + 1] = item end
+table.sort(list)
+redis.call('HSET', key, 'ticket_id', id, 'ticket_number', number, 'ticket_url', url, 'reason', '',
+  'todo', #list > 0 and cjson.encode(list) or '[]')
+redis.call('HSETNX', key, 'recorded_at', int(now))
+redis.call('HDEL', key, 'doubt_at', 'looked', 'next_at', 'failures', 'lapsed', 'kind')
+if num(ARGV[9]) > num(delivery.told) then redis.call('HSET', key, 'told', ARGV[9]) end
+if delivery.state ~= 'closed' and delivery.state ~= 'handled' and delivery.state ~= 'gone' then
+  set_state(connector, report, 'created')
+end
+if ARGV[15] ~= '' then redis.call('HSET', key, 'remark', ARGV[15]) end
+if ARGV[16] == '1' then redis.call('HSET', P .. 'proof:' .. connector, 'state', 'proven') end
+
+local keep = ARGV[17] == '1' and delivery.owner == token
+if not keep and (not delivery.owner or delivery.owner == token) then
+  let_go(key, connector, report)
+  local newer = num(redis.call('HGET', P .. 'report:' .. report, 'version')) > num(redis.call('HGET', key, 'told'))
+  if #list > 0 or newer then
+    schedule(connector, report, redis.call('HGET', key, 'order'), now)
+  else
+    unschedule(connector, report)
+  end
+end
+return id

@@ -1,0 +1,53 @@
+-- An owner ends its turn without a ticket to record. ARGV: report, connector, owner token, JSON of what to write:
+-- state, reason, kind (why it waits), delay (ms, absent: nothing more is due), failures, doubt (true: its request may have
+-- been carried out just now), looked, considered, done (todo items done), todo (items to add), remark, result (true: the
+-- turn came to an answer, lapsed leases no longer count).
+-- Answers 1, or 0 when it is not the owner any more (then nothing changes).
+local report, connector, token, change = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6])
+local key = delivery_key(connector, report)
+local delivery = hash(key)
+if delivery.owner ~= token then return 0 end
+
+local todo = {}
+for _, item in ipairs(cjson.decode(delivery.todo or '[]')) do todo[item] = true end
+for _, item in ipairs(change.done or {}) do todo[item] = nil end
+for _, item in ipairs(change.todo or {}) do todo[item] = true end
+local list = {}
+for item in pairs(todo) do list[#list + 1] = item end
+table.sort(list)
+
+redis.call('HSET', key, 'reason', change.reason or '', 'kind', change.kind or '', 'failures', change.failures or 0,
+  'todo', #list > 0 and cjson.encode(list) or '[]', 'updated_at', int(now))
+if change.result then redis.call('HDEL', key, 'lapsed') end
+if change.doubt then redis.call('HSET', key, 'doubt_at', int(now), 'looked', 0) end
+if change.looked then redis.call('HSET', key, 'looked', change.looked) end
+if change.considered then redis.call('HSET', key, 'considered', change.considered) end
+if change.remark then redis.call('HSET', key, 'remark', change.remark) end
+local settled = delivery.state ~= 'pending' and delivery.state ~= 'creating'
+if settled and change.state then
+  change.delay = 0 -- somebody recorded the ticket meanwhile: that fact stands, and what it asks for is due
+elseif change.state then
+  set_state(connector, report, change.state)
+  if change.state == 'pending' or change.state == 'rejected' or change.state == 'held' then
+    redis.call('HDEL', key, 'creating_at')
+    if change.state ~= 'held' then redis.call('HDEL', key, 'doubt_at', 'looked') end
+    drop_proof(connector, report)
+  end
+end
+
+local state = redis.call('HGET', key, 'state')
+if change.delay then
+  redis.call('HSET', key, 'next_at', int(now + change.delay))
+  schedule(connector, report, delivery.order, now + change.delay)
+else
+  redis.call('HDEL', key, 'next_at')
+  local fresh = redis.call('HMGET', key, 'told', 'considered')
+  local newest = math.max(num(fresh[1]), num(fresh[2]))
+  if state == 'created' and num(redis.call('HGET', P .. 'report:' .. report, 'version')) > newest then
+    schedule(connector, report, delivery.order, now)
+  else
+    unschedule(connector, report)
+  end
+end
+let_go(key, connector, report)
+return 1

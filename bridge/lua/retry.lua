@@ -1,0 +1,21 @@
+-- Makes one delivery due now, for a person. ARGV: report, connector. What is in doubt is only looked up; what is created
+-- is left. Answers the state before, or '' when there is no such delivery.
+local report, connector = ARGV[3], ARGV[4]
+local key = delivery_key(connector, report)
+local delivery, exists = hash(key)
+if not exists then return '' end
+local state = delivery.state
+if state ~= 'pending' and state ~= 'creating' and state ~= 'rejected' and state ~= 'held' then return state end
+if delivery.owner then return state end -- it is being worked on, or its lapsed lease makes it due anyway
+if state == 'held' or state == 'rejected' then
+  set_state(connector, report, delivery.doubt_at and 'creating' or 'pending')
+  local progress = P .. 'progress:' .. report .. ':' .. connector
+  for field, value in pairs((hash(progress))) do
+    if string.sub(value, 1, 8) == 'sending:' then redis.call('HDEL', progress, field) end
+  end
+end
+redis.call('HDEL', key, 'failures', 'lapsed')
+redis.call('HSET', key, 'next_at', int(now))
+schedule(connector, report, delivery.order, now)
+wake()
+return state

@@ -1,0 +1,525 @@
+"""The store on a real Redis: every transition, seen through what claims and listings say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import redis
+
+from bridge.broker import store_client
+from bridge.idempotency import (
+    LEASE,
+    RESERVATION,
+    SCHEMA,
+    Claim,
+    Deposed,
+    IdempotencyStore,
+    StoreError,
+)
+from bridge.models import DeliveryState, IncidentReport, TicketRef
+
+CONNECTOR = "psa"
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    client = store_client(redis_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def store(client: redis.Redis) -> IdempotencyStore:
+    store = IdempotencyStore(client, "bridge", settle=60)
+    store.open()
+    return store
+
+
+def lead(store: IdempotencyStore, role: str, candidate: str = "a") -> int:
+    return int(store.script("lead", role, candidate, 6000))
+
+
+def report(number: int, severity: str = "low", **fields: object) -> IncidentReport:
+    return replace(IncidentReport(number, account_id=5, organization_id=4, severity=severity), **fields)  # type: ignore[arg-type]
+
+
+def observe(store: IdempotencyStore, *reports: IncidentReport, connectors: tuple[str, ...] = (CONNECTOR,)) -> list[tuple[int, str]]:
+    names = {one.id: [(name, f"huntress-5-{one.id}") for name in connectors] for one in reports}
+    return store.observe(lead(store, "poller"), [(one, names[one.id]) for one in reports])
+
+
+def dispatch(store: IdempotencyStore, concurrency: int = 3, *, proof: bool = False) -> list[int]:
+    return store.dispatch(lead(store, "dispatcher"), CONNECTOR, CONNECTOR, concurrency, proof=proof)
+
+
+def claim(store: IdempotencyStore, number: int, concurrency: int = 3) -> Claim:
+    claimed = store.claim(number, CONNECTOR, group=CONNECTOR, concurrency=concurrency, settle=60)
+    assert isinstance(claimed, Claim), claimed
+    return claimed
+
+
+def refused(store: IdempotencyStore, number: int, concurrency: int = 3) -> str:
+    answer = store.claim(number, CONNECTOR, group=CONNECTOR, concurrency=concurrency, settle=60)
+    assert isinstance(answer, str)
+    return answer
+
+
+def state(store: IdempotencyStore, number: int) -> DeliveryState:
+    delivery = store.delivery(number, CONNECTOR)
+    assert delivery is not None
+    return delivery.state
+
+
+def pass_time(store: IdempotencyStore, seconds: float) -> None:
+    store.clock_offset += seconds
+
+
+def creating(store: IdempotencyStore, number: int = 1) -> Claim:
+    observe(store, report(number))
+    claimed = claim(store, number)
+    assert store.begin_create(claimed, proof=False).verdict == "go"
+    return claimed
+
+
+# -- observing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_report_makes_one_delivery_per_connector(store: IdempotencyStore) -> None:
+    assert observe(store, report(1), connectors=("psa", "desk")) == [(1, "psa"), (1, "desk")]
+    assert observe(store, report(1), connectors=("psa", "desk")) == []
+    assert observe(store, report(1), connectors=("psa", "desk", "oncall")) == [(1, "oncall")]
+
+
+def test_a_changed_report_has_a_new_version_and_its_snapshot(store: IdempotencyStore) -> None:
+    observe(store, report(1, subject="one"))
+    observe(store, report(1, subject="one"))
+    observe(store, report(1, subject="two"))
+    claimed = claim(store, 1)
+    assert claimed.version == 2
+    assert claimed.report == report(1, subject="two")
+
+
+def test_reports_not_listed_any_more_leave_the_open_set_but_not_the_deliveries(store: IdempotencyStore) -> None:
+    observe(store, report(1), report(2))
+    pass_time(store, 10)
+    started = store.now()
+    observe(store, report(2))
+    store.forget_unlisted(started)
+    assert store.open_reports() == 1
+    assert state(store, 1) is DeliveryState.PENDING
+
+
+def test_a_deposed_poller_writes_nothing(store: IdempotencyStore) -> None:
+    old = lead(store, "poller", "a")
+    store.client.delete(store.key("leader:poller"))
+    assert lead(store, "poller", "b") > old
+    with pytest.raises(Deposed):
+        store.observe(old, [(report(1), [(CONNECTOR, "huntress-5-1")])])
+    assert store.delivery(1, CONNECTOR) is None
+
+
+def test_a_deposed_dispatcher_takes_nothing(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    old = lead(store, "dispatcher", "a")
+    store.client.delete(store.key("leader:dispatcher"))
+    lead(store, "dispatcher", "b")
+    with pytest.raises(Deposed):
+        store.dispatch(old, CONNECTOR, CONNECTOR, 3, proof=False)
+
+
+# -- dispatching -------------------------------------------------------------------------------------------------------
+
+
+def test_critical_goes_before_high_and_unknown_before_low_then_by_age(store: IdempotencyStore) -> None:
+    observe(store, report(1, "low"))
+    pass_time(store, 1)
+    observe(store, report(2, "high"))
+    pass_time(store, 1)
+    observe(store, report(3, "extreme"), report(4, "critical"))
+    assert dispatch(store, 10) == [4, 2, 3, 1]
+
+
+def test_no_more_is_dispatched_than_there_is_room(store: IdempotencyStore) -> None:
+    observe(store, *(report(number) for number in range(1, 6)))
+    assert len(dispatch(store, 2)) == 2
+    assert dispatch(store, 2) == []
+
+
+def test_critical_reports_overtake_a_waiting_backlog(store: IdempotencyStore) -> None:
+    observe(store, *(report(number) for number in range(1, 301)))
+    running = dispatch(store, 3)
+    claims = [claim(store, number) for number in running]
+    observe(store, report(901, "critical"), report(902, "critical"), report(903, "critical"))
+    started = []
+    for claimed in claims:
+        store.release(claimed, state=DeliveryState.REJECTED)
+        started += dispatch(store, 3)
+    assert started == [901, 902, 903]
+
+
+def test_a_lost_message_is_dispatched_again(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    assert dispatch(store) == [1]
+    assert dispatch(store) == []
+    pass_time(store, RESERVATION + 0.1)
+    assert dispatch(store) == [1]
+
+
+def test_a_paused_connector_is_not_dispatched(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    store.pause(CONNECTOR, "rate", 30, "too many requests")
+    assert dispatch(store) == []
+    pass_time(store, 30.1)
+    assert dispatch(store) == [1]
+
+
+def test_until_a_create_is_proven_findable_one_delivery_at_a_time_may_create(store: IdempotencyStore) -> None:
+    observe(store, report(1), report(2), report(3))
+    assert dispatch(store, proof=True) == [1]
+    first = claim(store, 1)
+    assert store.begin_create(first, proof=True).verdict == "prove"
+    assert dispatch(store, proof=True) == []
+    store.record(first, TicketRef("77"), told=1, todo={"verify"})
+    assert dispatch(store, proof=True) == [1], "only the proof itself goes on"
+    store.prove(CONNECTOR)
+    assert dispatch(store, proof=True) == [2, 3]
+
+
+def test_another_delivery_proves_when_the_first_was_refused(store: IdempotencyStore) -> None:
+    observe(store, report(1), report(2))
+    first = claim(store, 1)
+    assert store.begin_create(first, proof=True).verdict == "prove"
+    second = claim(store, 2)
+    assert store.begin_create(second, proof=True).verdict == "proving"
+    store.release(first, state=DeliveryState.REJECTED, reason="no")
+    assert store.begin_create(second, proof=True).verdict == "prove"
+
+
+# -- claiming ----------------------------------------------------------------------------------------------------------
+
+
+def test_only_one_worker_claims(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    claim(store, 1)
+    assert refused(store, 1) == "busy"
+
+
+def test_the_connectors_concurrency_holds_across_workers(store: IdempotencyStore) -> None:
+    observe(store, report(1), report(2), report(3))
+    claim(store, 1, 2)
+    claim(store, 2, 2)
+    assert refused(store, 3, 2) == "full"
+
+
+def test_what_is_not_due_or_not_there_is_not_claimed(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    store.release(claim(store, 1), state=DeliveryState.PENDING, delay=30)
+    assert refused(store, 1) == "early"
+    assert refused(store, 99) == "missing"
+    pass_time(store, 30.1)
+    assert claim(store, 1).attempts == 2
+
+
+def test_a_paused_connector_is_not_claimed_and_nothing_gets_lost(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    dispatch(store)
+    store.pause(CONNECTOR, "rate", 30, "too many requests")
+    assert refused(store, 1) == "paused"
+    pass_time(store, 30.1)
+    assert dispatch(store) == [1]
+    claim(store, 1)
+
+
+def test_a_renewed_lease_holds_and_an_unrenewed_one_ends(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    first = claim(store, 1)
+    pass_time(store, LEASE - 1)
+    assert store.renew(first)
+    pass_time(store, LEASE - 1)
+    assert refused(store, 1) == "busy"
+    pass_time(store, 1.1)
+    second = claim(store, 1)
+    assert second.lapsed == 1
+    assert not store.renew(first)
+    assert not store.release(first, state=DeliveryState.REJECTED)
+    assert state(store, 1) is DeliveryState.PENDING
+
+
+def test_a_result_forgets_lapsed_leases(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    for expected in range(3):
+        claimed = claim(store, 1)
+        assert claimed.lapsed == expected
+        pass_time(store, LEASE + 0.1)
+    store.release(claim(store, 1), state=DeliveryState.PENDING, delay=0)
+    assert claim(store, 1).lapsed == 0
+
+
+# -- creating ----------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_owner_of_a_live_lease_may_begin_to_create(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    first = claim(store, 1)
+    pass_time(store, LEASE + 0.1)
+    assert store.begin_create(first, proof=False).verdict == "lost"
+    second = claim(store, 1)
+    assert store.begin_create(first, proof=False).verdict == "lost"
+    assert store.begin_create(second, proof=False).verdict == "go"
+
+
+def test_an_interrupted_create_is_in_doubt_from_the_lapse_of_its_lease_and_looked_up_on_schedule(
+    store: IdempotencyStore,
+) -> None:
+    creating(store)
+    pass_time(store, LEASE + 0.1)
+    assert refused(store, 1) == "early", "the first look-up comes 5 s after the last moment of sending"
+    pass_time(store, 5)
+    second = claim(store, 1)
+    assert second.state is DeliveryState.CREATING
+    assert second.doubt_at is not None
+    assert abs(store.now() - second.doubt_at - 5.1) < 0.5
+
+
+def test_a_doubt_outlives_further_deaths_without_moving(store: IdempotencyStore) -> None:
+    creating(store)
+    pass_time(store, LEASE + 5.1)
+    first = claim(store, 1)
+    pass_time(store, LEASE + 0.1)
+    second = claim(store, 1)
+    assert second.doubt_at == first.doubt_at
+
+
+def test_a_pause_is_checked_at_the_gate(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    claimed = claim(store, 1)
+    store.pause(CONNECTOR, "misconfigured", 3600, "wrong board", probe_in=60)
+    gate = store.begin_create(claimed, proof=False)
+    assert gate.verdict == "paused"
+    assert gate.until is not None
+    assert gate.until > store.now()
+
+
+def test_a_ticket_is_recorded_even_by_an_owner_whose_lease_lapsed(store: IdempotencyStore) -> None:
+    first = creating(store)
+    pass_time(store, LEASE + 5.1)
+    second = claim(store, 1)
+    store.record(first, TicketRef("42", "42", "https://psa/42"), told=1)
+    assert state(store, 1) is DeliveryState.CREATED
+    assert store.begin_create(second, proof=False).verdict == "lost"
+    assert store.release(second, state=DeliveryState.PENDING, delay=30)
+    assert state(store, 1) is DeliveryState.CREATED, "a fact is not undone by an older opinion"
+
+
+@pytest.mark.parametrize(("first", "second"), [("9", "10"), ("10", "9")])
+def test_of_two_tickets_the_lower_id_is_kept_and_the_other_named(store: IdempotencyStore, first: str, second: str) -> None:
+    claimed = creating(store)
+    store.record(claimed, TicketRef(first), told=1)
+    assert store.record(claimed, TicketRef(second), told=1) == "9"
+    delivery = store.delivery(1, CONNECTOR)
+    assert delivery is not None
+    assert delivery.ticket is not None
+    assert (delivery.ticket.id, delivery.other_ticket, delivery.todo) == ("9", "10", ("duplicate",))
+
+
+def test_recording_twice_is_recording_once(store: IdempotencyStore) -> None:
+    claimed = creating(store)
+    for _ in range(2):
+        assert store.record(claimed, TicketRef("42"), told=1) == "42"
+    delivery = store.delivery(1, CONNECTOR)
+    assert delivery is not None
+    assert (delivery.state, delivery.other_ticket) == (DeliveryState.CREATED, "")
+    assert store.scheduled(CONNECTOR) == 0
+
+
+def test_a_ticket_is_recorded_into_a_store_that_lost_its_delivery(store: IdempotencyStore) -> None:
+    claimed = creating(store)
+    store.client.flushdb()
+    store.record(claimed, TicketRef("42"), told=1)
+    assert state(store, 1) is DeliveryState.CREATED
+
+
+def test_a_report_that_changed_while_it_was_told_stays_due(store: IdempotencyStore) -> None:
+    claimed = creating(store)
+    observe(store, report(1, subject="changed"))
+    store.record(claimed, TicketRef("42"), told=claimed.version)
+    assert dispatch(store) == [1]
+    again = claim(store, 1)
+    assert (again.told, again.version) == (1, 2)
+    store.release(again, considered=again.version)
+    assert dispatch(store) == []
+
+
+def test_progress_is_kept_for_the_next_owner_and_refused_to_the_former(store: IdempotencyStore) -> None:
+    first = creating(store)
+    assert store.save_progress(first, "a@example.com", "sent")
+    pass_time(store, LEASE + 5.1)
+    second = claim(store, 1)
+    assert second.progress == {"a@example.com": "sent"}
+    assert not store.save_progress(first, "b@example.com", "sent")
+
+
+# -- a store that came back empty --------------------------------------------------------------------------------------
+
+
+def test_a_store_that_came_back_empty_is_noticed_and_nothing_is_created_for_settle(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    before = store.birth
+    store.remember("account_id", "5")
+    store.client.flushdb()
+    observe(store, report(1))
+    assert store.birth != before
+    assert store.client.hget("bridge:meta", "account_id") == "5", "what is remembered is written into the new store"
+    claimed = claim(store, 1)
+    gate = store.begin_create(claimed, proof=False)
+    assert gate.verdict == "hold"
+    assert gate.until is not None
+    assert 55 < gate.until - store.now() <= 60
+    store.release(claimed, state=DeliveryState.PENDING, delay=gate.until - store.now())
+    pass_time(store, 60.1)
+    assert store.begin_create(claim(store, 1), proof=False).verdict == "go"
+
+
+def test_a_running_process_holds_creates_back_also_in_a_store_that_a_fresh_one_took_into_use(
+    store: IdempotencyStore, client: redis.Redis
+) -> None:
+    client.flushdb()
+    fresh = IdempotencyStore(client, "bridge", settle=60)
+    fresh.open()
+    observe(fresh, report(1))
+    claimed = claim(fresh, 1)
+    assert store.renew(claimed) is False
+    assert refused(store, 1) == "busy"
+    assert store.birth == fresh.birth
+    assert fresh.begin_create(claimed, proof=False).verdict == "hold"
+
+
+def test_a_create_that_begins_after_the_store_was_lost_is_not_sent(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    claimed = claim(store, 1)
+    store.client.flushdb()
+    assert store.begin_create(claimed, proof=False).verdict == "lost"
+
+
+def test_a_store_of_a_newer_version_is_refused(client: redis.Redis) -> None:
+    client.hset("bridge:meta", "schema", str(SCHEMA + 1))
+    with pytest.raises(StoreError, match="schema version 2"):
+        IdempotencyStore(client, "bridge").open()
+
+
+# -- clocks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_jumps_back_delays_nothing_for_long(store: IdempotencyStore) -> None:
+    pass_time(store, 7200)
+    observe(store, report(1), report(2), report(3))
+    claim(store, 1)
+    store.release(claim(store, 2), state=DeliveryState.PENDING, delay=300)
+    store.pause("desk", "rate", 900, "too many requests")
+    dispatch(store)
+    pass_time(store, -7200)
+    assert sorted(dispatch(store)) == [1, 2, 3]
+    for number in (1, 2, 3):
+        claim(store, number)
+    assert store.paused("desk") is None
+
+
+def test_a_clock_that_jumps_ahead_only_brings_things_forward(store: IdempotencyStore) -> None:
+    claimed = creating(store)
+    pass_time(store, 3600)
+    second = claim(store, 1)
+    assert second.state is DeliveryState.CREATING
+    assert store.begin_create(claimed, proof=False).verdict == "lost"
+
+
+# -- people ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [DeliveryState.REJECTED, DeliveryState.HELD])
+def test_retry_brings_back_what_a_person_was_needed_for(store: IdempotencyStore, given: DeliveryState) -> None:
+    observe(store, report(1))
+    store.release(claim(store, 1), state=given, reason="no")
+    assert dispatch(store) == []
+    assert store.retry(1, CONNECTOR) == given
+    assert dispatch(store) == [1]
+
+
+def test_retry_of_a_create_in_doubt_only_looks_up(store: IdempotencyStore) -> None:
+    claimed = creating(store)
+    store.release(claimed, doubt=True, delay=5, kind="doubt")
+    store.retry(1, CONNECTOR)
+    again = claim(store, 1)
+    assert again.state is DeliveryState.CREATING
+    assert again.doubt_at is not None
+
+
+def test_retry_leaves_what_is_created(store: IdempotencyStore) -> None:
+    store.record(creating(store), TicketRef("42"), told=1)
+    assert store.retry(1, CONNECTOR) == "created"
+    assert dispatch(store) == []
+    assert store.retry(2, CONNECTOR) == ""
+
+
+def test_resuming_makes_everything_due_but_what_is_in_doubt(store: IdempotencyStore) -> None:
+    claimed = creating(store, 1)
+    store.release(claimed, doubt=True, delay=15, kind="doubt")
+    observe(store, *(report(number) for number in range(2, 1300)))
+    for number in range(2, 1300):
+        store.release(claim(store, number), state=DeliveryState.PENDING, delay=900, kind="misconfigured")
+    store.pause(CONNECTOR, "misconfigured", 3600, "wrong board", probe_in=60)
+    assert store.resume(CONNECTOR) == 1298
+    assert store.paused(CONNECTOR) is None
+    assert refused(store, 1) == "early"
+    assert len(dispatch(store, 2000)) == 1298
+
+
+def test_deliveries_are_listed_by_state(store: IdempotencyStore) -> None:
+    observe(store, report(1), report(2), report(3))
+    store.record(claim(store, 1), TicketRef("42", "T42", "https://psa/42"), told=1)
+    store.release(claim(store, 2), state=DeliveryState.REJECTED, reason="The board is closed")
+    by_state = {delivery.report_id: delivery for delivery in store.deliveries()}
+    assert {number: found.state for number, found in by_state.items()} == {
+        1: DeliveryState.CREATED,
+        2: DeliveryState.REJECTED,
+        3: DeliveryState.PENDING,
+    }
+    assert by_state[1].ticket == TicketRef("42", "T42", "https://psa/42")
+    assert by_state[2].reason == "The board is closed"
+    assert [found.report_id for found in store.deliveries([DeliveryState.REJECTED])] == [2]
+    assert store.count(DeliveryState.PENDING) == 1
+
+
+# -- pauses ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_misconfigured_connector_stays_so_whatever_rate_limits_say(store: IdempotencyStore) -> None:
+    assert store.pause(CONNECTOR, "misconfigured", 3600, "wrong board", probe_in=60)
+    assert not store.pause(CONNECTOR, "rate", 10, "too many requests")
+    pause = store.paused(CONNECTOR)
+    assert pause is not None
+    assert (pause.kind, pause.reason) == ("misconfigured", "wrong board")
+    assert pause.next_probe is not None
+    assert 58 < pause.next_probe - store.now() <= 60
+
+
+def test_probes_come_after_one_minute_doubling_to_fifteen(store: IdempotencyStore) -> None:
+    store.pause(CONNECTOR, "misconfigured", 3600, "wrong board", probe_in=60)
+    waits = []
+    for _ in range(6):
+        store.probe_failed(CONNECTOR, "still wrong", longest=900, pause=3600)
+        pause = store.paused(CONNECTOR)
+        assert pause is not None
+        assert pause.next_probe is not None
+        waits.append(round(pause.next_probe - store.now()))
+    assert waits == [120, 240, 480, 900, 900, 900]
+
+
+def test_a_wake_up_ends_the_dispatchers_wait(store: IdempotencyStore) -> None:
+    store.client.delete(store.key("wake"))
+    observe(store, report(1))
+    began = time.monotonic()
+    store.wait_for_wake(30)
+    assert time.monotonic() - began < 5
