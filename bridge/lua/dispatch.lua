@@ -25,7 +25,8 @@ local proof = hash(P .. 'proof:' .. connector)
 local unproven = ARGV[8] == '1' and proof.state ~= 'proven'
 local taken, scan = {}, room
 if unproven then scan = 200 end
-local may_create = not unproven or not proof.report
+local idle = redis.call('ZCARD', P .. 'slots:' .. group) == 0
+local may_create = not unproven or (idle and not proof.report)
 for _, report in ipairs(redis.call('ZRANGE', ready, 0, scan - 1)) do
   if #taken == room then break end
   local state = redis.call('HGET', delivery_key(connector, report), 'state')

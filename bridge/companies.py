@@ -1,0 +1,180 @@
+"""Which company in a ticket system an organization is: the organizations file, else an equal name, else the catch-all.
+
+Never dropped, never guessed: what none of the three can say raises `Misconfigured`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
+
+from bridge.models import Company, CompanyMatch, CompanySource, Organization
+from bridge.organizations_file import OrganizationsFile, OrganizationsFileError, Row
+from connectors.base import Connector, ConnectorSettings, Misconfigured, PsaSettings
+
+#: Seconds between two fresh listings of one connector's companies that were only asked for because a name was missing.
+REFRESH_INTERVAL = 600.0
+
+_Value = TypeVar("_Value")
+
+
+class Companies:
+    """Finds the company, and for e-mail the recipients, of an organization. Shared by threads."""
+
+    def __init__(
+        self,
+        file: OrganizationsFile | None,
+        automatch: Literal["exact", "off"],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._file = file
+        self._automatch = automatch
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._refreshed: dict[str, float] = {}
+
+    def row(self, connector: str, organization_id: int | None) -> Row | None:
+        """What the organizations file says about this organization in this connector."""
+        if self._file is None or organization_id is None:
+            return None
+        return self._file.row(organization_id, connector)
+
+    def rows(self, connector: str) -> list[Row]:
+        """Every row of the organizations file that names a company in this connector, by line."""
+        return [row for row in self._file.rows(connector) if row.company] if self._file else []
+
+    def recipients(self, connector: str, organization_id: int | None) -> tuple[str, ...]:
+        """Recipients that replace the connector's own for this organization; none: the connector's own."""
+        row = self.row(connector, organization_id)
+        return row.recipients if row else ()
+
+    def match(
+        self,
+        connector: Connector,
+        settings: ConnectorSettings,
+        organization_id: int | None,
+        organization: Organization | None,
+    ) -> CompanyMatch | None:
+        """The company, how it was found, and why it had to be the catch-all. None: nothing to say in this system.
+
+        Raises `Misconfigured` when there is no company and no catch-all; the connector's outcomes pass through.
+        """
+        row = self.row(connector.name, organization_id)
+        companies = connector.companies()
+        if companies is None:
+            if row is None or not row.company:
+                return None
+            return CompanyMatch(Company(row.company, row.company), CompanySource.FILE)
+        if row is not None and row.company:
+            company = self._configured(connector, row.company, look_up)
+            if company is not None:
+                return CompanyMatch(company, CompanySource.FILE)
+            why = (
+                f"{self._file_name}, line {row.line}, says {row.company!r}, and {connector.name} has no single company "
+                "of that id, identifier or name"
+            )
+        else:
+            found = self._by_name(connector, companies, organization)
+            if isinstance(found, Company):
+                return CompanyMatch(found, CompanySource.NAME)
+            why = found
+        return self._catch_all(connector, settings, organization_id, organization, why)
+
+    def _configured(
+        self, connector: Connector, value: _Value, ask: Callable[[Connector, _Value], Company | None]
+    ) -> Company | None:
+        found = ask(connector, value)
+        if found is None and self._refresh(connector) is not None:
+            found = ask(connector, value)
+        return found
+
+    def _by_name(
+        self, connector: Connector, companies: Sequence[Company], organization: Organization | None
+    ) -> Company | str:
+        """The one company of the organization's name, or why there is none."""
+        if self._automatch == "off":
+            return "it has no row in the organizations file, and matching by name is off"
+        name = normalized(organization.name) if organization else ""
+        if organization is None or not name:
+            return "it has no row in the organizations file, and its name is not known"
+        alike = [company for company in companies if normalized(company.name) == name]
+        if not alike:
+            fresh = self._refresh(connector)
+            alike = [company for company in fresh or () if normalized(company.name) == name]
+        if len(alike) == 1:
+            return alike[0]
+        if alike:
+            ids = ", ".join(company.id for company in alike)
+            return f"it has no row in the organizations file, and several companies have its name (ids {ids})"
+        return "it has no row in the organizations file, and no company has its name"
+
+    def _refresh(self, connector: Connector) -> Sequence[Company] | None:
+        """A fresh listing; None when the last one is too young. A listing that failed does not count."""
+        now = self._clock()
+        with self._lock:
+            before = self._refreshed.get(connector.name)
+            if before is not None and now - before < REFRESH_INTERVAL:
+                return None
+            self._refreshed[connector.name] = now
+        try:
+            return connector.companies(fresh=True)
+        except BaseException:
+            with self._lock:
+                self._refreshed.pop(connector.name, None)
+            raise
+
+    def _catch_all(
+        self,
+        connector: Connector,
+        settings: ConnectorSettings,
+        organization_id: int | None,
+        organization: Organization | None,
+        why: str,
+    ) -> CompanyMatch:
+        if organization_id is None:
+            who, why = "a report that names no organization", "the report names no organization"
+        elif organization is not None and organization.name:
+            who = f"organization {organization.name!r} (id {organization_id})"
+        else:
+            who = f"organization {organization_id}"
+        default = settings.default_company if isinstance(settings, PsaSettings) else None
+        key = f"connectors.{connector.name}.default_company"
+        if default is None:
+            add = f"add a row to {self._file_name}" if self._file else "list it in an organizations file"
+            raise Misconfigured(f"{who} has no company in {connector.name}: {why}; {add}, or set {key}")
+        company = self._configured(connector, default, lambda connector, value: connector.company(value))
+        if company is None:
+            raise Misconfigured(
+                f"{key} = {default!r} is no company, or not a single one, in {connector.name}, and it is needed for "
+                f"{who}: {why}; name one that exists"
+            )
+        return CompanyMatch(company, CompanySource.CATCH_ALL, why)
+
+    @property
+    def _file_name(self) -> str:
+        return self._file.path.name if self._file else "the organizations file"
+
+
+def normalized(name: str) -> str:
+    """`name` as it is compared: compatible characters, case and white space do not count. Everything else does."""
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
+
+
+def look_up(connector: Connector, value: str) -> Company | None:
+    """The company that a cell of the organizations file means: digits are an id first, then an identifier or name."""
+    found = connector.company(int(value)) if value.isascii() and value.isdecimal() else None
+    return found or connector.company(value)
+
+
+__all__ = [
+    "REFRESH_INTERVAL",
+    "Companies",
+    "OrganizationsFile",
+    "OrganizationsFileError",
+    "Row",
+    "look_up",
+    "normalized",
+]

@@ -1,0 +1,443 @@
+"""Does the one next thing for a delivery: look up, create, finish what the ticket still needs."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import redis
+import structlog
+
+from bridge import notes, reconcile
+from bridge.companies import Companies
+from bridge.details import Details
+from bridge.idempotency import Claim, Gate, IdempotencyStore, look_up_offsets
+from bridge.leases import Lease, LeaseKeeper
+from bridge.models import Account, DeliveryState, IncidentReport, Note, Ticket, TicketRef
+from bridge.probe import Prober
+from bridge.reconcile import Step
+from bridge.rendering import Renderer, RenderInput
+from connectors.base import (
+    Connector,
+    ConnectorSettings,
+    Held,
+    Misconfigured,
+    Outcome,
+    OutcomeUnknown,
+    Rejected,
+    Unavailable,
+)
+
+#: Seconds beyond a request's own time-out after which a step counts as hung.
+STEP_MARGIN = 5.0
+#: Seconds for the steps that ask for lists (companies, boards) and for rendering.
+PREPARE_SECONDS = 120.0
+RENDER_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """One configured connector, ready to serve."""
+
+    name: str
+    connector: Connector
+    settings: ConnectorSettings
+    renderer: Renderer
+
+    @property
+    def group(self) -> str:
+        return self.connector.slot_group()
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a turn needs of the process it runs in; replaced as a whole when the configuration changes."""
+
+    services: Mapping[str, Service]
+    companies: Companies
+    details: Details
+    account: Callable[[], Account | None]
+
+
+class _Progress:
+    """`connectors.base.Progress` on the store."""
+
+    def __init__(self, store: IdempotencyStore, claim: Claim) -> None:
+        self.store = store
+        self.claim = claim
+        self.saved = dict(claim.progress)
+
+    def get(self) -> Mapping[str, str]:
+        return self.saved
+
+    def save(self, key: str, value: str) -> None:
+        try:
+            saved = self.store.save_progress(self.claim, key, value)
+        except redis.RedisError as error:
+            raise Unavailable("the store (Redis) does not answer; progress cannot be saved") from error
+        if not saved:
+            raise Unavailable("this worker lost its lease on the delivery; whoever holds it now goes on")
+        self.saved[key] = value
+
+
+class Deliverer:
+    """Takes turns at deliveries. Shared by the worker's threads."""
+
+    def __init__(
+        self,
+        store: IdempotencyStore,
+        keeper: LeaseKeeper,
+        prober: Prober,
+        surroundings: Callable[[], Surroundings],
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        draw: random.Random | None = None,
+    ) -> None:
+        self.store = store
+        self.keeper = keeper
+        self.prober = prober
+        self.surroundings = surroundings
+        self.stopping = stopping
+        self.draw = draw or random.Random()  # noqa: S311 - jitter, no secret
+
+    def deliver(self, report_id: int, connector: str) -> None:
+        """One turn. Returns when the delivery was claimed, moved one step and let go, or was not to be had."""
+        log = structlog.get_logger(__name__).bind(report_id=report_id, connector=connector)
+        around = self.surroundings()
+        service = around.services.get(connector)
+        if service is None or self.stopping():
+            return
+        asked_at = time.monotonic()
+        claim = self.store.claim(
+            report_id,
+            connector,
+            group=service.group,
+            concurrency=service.settings.concurrency,
+            settle=service.settings.settle,
+        )
+        if isinstance(claim, str):
+            log.debug("not claimed", why=claim)
+            return
+        log = log.bind(organization_id=claim.organization_id, attempt=claim.attempts, reference=claim.reference)
+        with self.keeper.hold(claim, asked_at) as lease:
+            turn = Turn(self, around, service, claim, lease, log)
+            try:
+                turn.take()
+            except Outcome as outcome:
+                turn.end_with(outcome)
+            except redis.RedisError as error:
+                log.warning("the store does not answer; the lease runs out and the delivery is due again", error=str(error))
+            except Exception as error:
+                log.exception("an error inside the bridge")
+                turn.end_with(turn.internal(error))
+
+
+class Turn:
+    """One claim, from its step to its release."""
+
+    def __init__(
+        self,
+        deliverer: Deliverer,
+        around: Surroundings,
+        service: Service,
+        claim: Claim,
+        lease: Lease,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self.store = deliverer.store
+        self.prober = deliverer.prober
+        self.stopping = deliverer.stopping
+        self.draw = deliverer.draw
+        self.around = around
+        self.service = service
+        self.connector = service.connector
+        self.claim = claim
+        self.lease = lease
+        self.log = log
+        #: Is an earlier create still in doubt, as far as this turn knows?
+        self.in_doubt = claim.state is DeliveryState.CREATING and claim.doubt_at is not None and self.connector.can_find
+        #: Has this turn passed the gate and may have sent its create?
+        self.sending = False
+        self.recorded: TicketRef | None = claim.ticket
+
+    def take(self) -> None:
+        """Does the next step."""
+        step = reconcile.next_step(self.claim, can_find=self.connector.can_find)
+        if step is Step.GIVE_UP:
+            self.log.error("held: workers end over this delivery again and again")
+            self.store.release(
+                self.claim,
+                state=DeliveryState.HELD,
+                kind="poison",
+                reason=f"{self.claim.lapsed} workers in a row ended while they worked on this delivery, the last with the plain "
+                "rendering; look at the report and the workers' logs, then retry it",
+            )
+        elif step is Step.LOOK_UP:
+            self.look_up()
+        elif step is Step.CREATE:
+            if not self.adopt():
+                self.create()
+        elif step is Step.FOLLOW_UP and self.claim.ticket is not None:
+            self.follow_up(self.claim.ticket, set(self.claim.todo))
+        elif step is Step.CONSIDER:
+            self.store.release(self.claim, considered=self.claim.version)
+        else:
+            self.store.release(self.claim)
+
+    # -- creating ------------------------------------------------------------------------------------------------------
+
+    def adopt(self) -> bool:
+        """Asks the ticket system for the reference; what exists is recorded and never made again."""
+        if not self.connector.can_find:
+            return False
+        self.request_step()
+        found = self.connector.find(self.claim.reference)
+        if not found:
+            return False
+        self.log.info("ticket found by its reference", ticket_id=found[0].id, tickets=len(found))
+        for extra in found[1:]:
+            self.store.record(self.claim, extra, keep=True)
+        self.record(found[0], told=self.claim.version, todo={"complete"}, proven=True)
+        self.follow_up(found[0], {"complete"} | ({"duplicate"} if len(found) > 1 else set()))
+        return True
+
+    def look_up(self) -> None:
+        """An earlier create is in doubt: adopt what it made, or create once `settle` is over."""
+        if self.adopt():
+            return
+        wait = reconcile.wait_after_empty_look_up(self.claim, self.store.now(), self.service.settings.settle)
+        if wait is None:
+            self.in_doubt = False
+            self.log.info("the interrupted create never happened; creating")
+            self.create()
+            return
+        self.store.release(
+            self.claim,
+            reason=self.claim.reason or "the ticket system did not say whether it made the ticket; it is being looked up",
+            kind="doubt",
+            delay=wait,
+            looked=self.claim.looked + 1,
+            failures=0,
+        )
+
+    def create(self) -> None:
+        """Renders, passes the gate and sends the one create request."""
+        ticket, todo, remark = self.ticket()
+        self.lease.step(PREPARE_SECONDS)
+        prepared = self.connector.prepare(ticket)
+        if self.stopping():
+            self.store.release(self.claim, state=self.undecided(), reason=self.claim.reason, delay=0, result=False)
+            return
+        gate = self.store.begin_create(self.claim, proof=self.connector.can_find)
+        if not gate.open:
+            self.refused(gate)
+            return
+        self.lease.renewed_at = time.monotonic()
+        self.in_doubt = False
+        self.sending = True
+        self.request_step()
+        reference = self.connector.create(prepared, _Progress(self.store, self.claim))
+        self.sending = False
+        if gate.verdict == "prove":
+            todo.add("verify")
+        self.record(reference, told=self.claim.version, todo=todo, remark=remark)
+        self.log.info("ticket created", ticket_id=reference.id, title=ticket.title)
+        self.follow_up(reference, todo, ticket)
+
+    def ticket(self) -> tuple[Ticket, set[str], str]:
+        """The rendered ticket, what is to be done after it exists, and what people should know of it."""
+        report = self.claim.report or IncidentReport(id=self.claim.report_id, severity=self.claim.severity)
+        self.lease.step(RENDER_SECONDS)
+        organization, agent, late = self.around.details.of(report)
+        self.lease.step(PREPARE_SECONDS)
+        company = self.around.companies.match(
+            self.connector, self.service.settings, report.organization_id, organization
+        )
+        recipients = self.around.companies.recipients(self.service.name, report.organization_id)
+        self.lease.step(RENDER_SECONDS)
+        rendered = self.service.renderer.render(
+            RenderInput(
+                report=report,
+                reference=self.claim.reference,
+                organization=organization,
+                agent=agent,
+                account=self.around.account(),
+                company=company,
+                recipients=recipients,
+            ),
+            plain=reconcile.plainly(self.claim),
+        )
+        todo = {"complete"}
+        if late:
+            todo.add("details")
+        remarks = list(rendered.problems)
+        if reconcile.plainly(self.claim):
+            remarks.append("workers ended while they rendered this report, so the plain rendering was used")
+        if remarks:
+            todo.add("plain")
+            self.log.warning("rendered plainly", problems=remarks)
+        return rendered.ticket, todo, "; ".join(remarks)
+
+    def refused(self, gate: Gate) -> None:
+        """The gate did not open: nothing was sent."""
+        reasons = {
+            "hold": "the store came back empty; nothing is created until tickets in flight can be found",
+            "paused": "the connector was paused just before the ticket was sent",
+            "proving": "waiting until the first ticket since the start was found again by its reference",
+            "unconfirmed": "no replica of Redis confirmed the write, so nothing was sent",
+        }
+        if gate.verdict == "lost":
+            self.log.info("the delivery belongs to another worker now; nothing was sent")
+            self.store.release(self.claim, state=self.undecided(), reason=self.claim.reason, delay=0, result=False)
+            return
+        wait = 1.0 if gate.until is None else max(0.5, gate.until - self.store.now())
+        self.store.release(
+            self.claim, state=self.undecided(), reason=reasons[gate.verdict], kind=gate.verdict, delay=min(wait, 900)
+        )
+
+    def undecided(self) -> DeliveryState | None:
+        """The state of a delivery that goes on later: what is in doubt stays so."""
+        return None if self.in_doubt else DeliveryState.PENDING
+
+    def record(self, ref: TicketRef, *, told: int, todo: set[str], remark: str = "", proven: bool = False) -> None:
+        """The ticket is a fact; it must reach the store even when that is away for a moment."""
+        self.recorded = ref
+        for attempt in range(5):
+            try:
+                self.store.record(self.claim, ref, told=told, todo=todo, remark=remark, proven=proven, keep=True)
+            except redis.RedisError as error:
+                self.log.warning("a ticket exists but the store does not answer", ticket_id=ref.id, error=str(error))
+                time.sleep(0.2 * 2**attempt)
+            else:
+                return
+        raise OutcomeUnknown("the ticket was made, but the store did not answer; it will be found by its reference")
+
+    # -- following up --------------------------------------------------------------------------------------------------
+
+    def follow_up(self, ref: TicketRef, todo: set[str], ticket: Ticket | None = None) -> None:
+        """Does what the existing ticket still needs; each thing is safe to repeat."""
+        done: set[str] = set()
+        wait: float | None = None
+        problem = ""
+        for item in sorted(todo):
+            try:
+                self.request_step()
+                wanted = self.follow(item, ref, ticket)
+            except Rejected as refusal:
+                done.add(item)
+                self.store.record(self.claim, ref, remark=f"{notes.WHAT[item]} was refused: {refusal}", keep=True)
+            except (Unavailable, OutcomeUnknown, Misconfigured, Held) as outcome:
+                wanted = reconcile.back_off(self.claim.failures, self.bounds(outcome), self.draw)
+                problem = f"the ticket exists; {notes.WHAT[item]} waits: {outcome}"
+                self.pause_for(outcome)
+                wait = wanted if wait is None else min(wait, wanted)
+            else:
+                if wanted is None:
+                    done.add(item)
+                else:
+                    wait = wanted if wait is None else min(wait, wanted)
+        failures = self.claim.failures + 1 if wait is not None else 0
+        self.store.release(self.claim, reason=problem, delay=wait, done=done, failures=failures)
+        if problem:
+            self.log.warning("ticket not complete yet", ticket_id=ref.id, reason=problem)
+
+    def follow(self, item: str, ref: TicketRef, ticket: Ticket | None) -> float | None:
+        """One thing to do to an existing ticket. None: done; else seconds until it should be tried again."""
+        if item == "complete":
+            whole = self.connector.complete(ref, ticket or self.ticket()[0])
+            if whole != ref:
+                self.store.record(self.claim, whole, keep=True)
+        elif item == "verify":
+            return self.verify(ref)
+        elif item == "details":
+            report = self.claim.report
+            organization, agent, late = self.around.details.of(report) if report else (None, None, False)
+            if late and self.claim.failures < reconcile.DETAILS_ATTEMPTS:
+                return reconcile.back_off(self.claim.failures, reconcile.DETAILS_WAIT, self.draw)
+            if organization or agent:
+                self.note(ref, notes.details(organization, agent))
+        elif item == "plain":
+            delivery = self.store.delivery(self.claim.report_id, self.claim.connector)
+            self.note(ref, notes.plain(delivery.remark if delivery else self.claim.remark))
+        elif item == "duplicate":
+            delivery = self.store.delivery(self.claim.report_id, self.claim.connector)
+            other = self.claim.other_ticket or (delivery.other_ticket if delivery else "")
+            kept = delivery.ticket if delivery and delivery.ticket else ref
+            self.note(kept, notes.duplicate(other))
+        return None
+
+    def note(self, ref: TicketRef, note: Note) -> None:
+        organization_id = self.claim.report.organization_id if self.claim.report else None
+        recipients = self.around.companies.recipients(self.service.name, organization_id)
+        self.connector.note(ref, self.claim.reference, replace(note, recipients=recipients))
+
+    def verify(self, ref: TicketRef) -> float | None:
+        """Rule of the first create: a connector that cannot find what it creates must not create more."""
+        found = self.connector.find(self.claim.reference)
+        if any(ticket.id == ref.id for ticket in found):
+            self.store.prove(self.claim.connector)
+            return None
+        delivery_age = self.store.now() - (self.claim.recorded_at or self.store.now())
+        if delivery_age < self.service.settings.settle:
+            return reconcile.back_off(self.claim.failures, reconcile.VERIFY_WAIT, self.draw)
+        if self.store.proving_report(self.claim.connector) != self.claim.report_id:
+            return None
+        self.prober.unfindable(self.claim, ref, self.service.settings.settle)
+        return 60.0
+
+    # -- ending --------------------------------------------------------------------------------------------------------
+
+    def request_step(self) -> None:
+        self.lease.step(self.service.settings.timeout + STEP_MARGIN)
+
+    def bounds(self, outcome: Outcome) -> tuple[float, float]:
+        return reconcile.MISCONFIGURED_WAIT if isinstance(outcome, Misconfigured) else reconcile.UNAVAILABLE_WAIT
+
+    def pause_for(self, outcome: Outcome) -> None:
+        """What an outcome means for the whole connector."""
+        retry_after = getattr(outcome, "retry_after", None)
+        if retry_after:
+            self.store.pause(self.claim.connector, "rate", min(float(retry_after), 900.0), str(outcome))
+        if isinstance(outcome, Misconfigured):
+            self.prober.suspect(self.service, str(outcome))
+
+    def internal(self, error: Exception) -> Outcome:
+        """An error of our own, as an outcome: in doubt when a request may be out."""
+        sentence = f"an error inside the bridge ({type(error).__name__}); the log has its details"
+        return OutcomeUnknown(sentence) if self.sending else Unavailable(sentence)
+
+    def end_with(self, outcome: Outcome) -> None:
+        """Writes down what an outcome means for this delivery."""
+        try:
+            self._end_with(outcome)
+        except redis.RedisError as error:
+            self.log.warning("the store does not answer; the lease runs out and the delivery is due again", error=str(error))
+
+    def _end_with(self, outcome: Outcome) -> None:
+        reason = str(outcome)
+        failures = self.claim.failures + 1
+        delay = reconcile.back_off(self.claim.failures, self.bounds(outcome), self.draw)
+        self.pause_for(outcome)
+        if self.recorded is not None:
+            self.store.release(self.claim, reason=reason, delay=delay, failures=failures)
+        elif isinstance(outcome, Held):
+            self.log.error("held: a person must decide", reason=reason)
+            self.store.release(self.claim, state=DeliveryState.HELD, reason=reason, kind="held")
+        elif isinstance(outcome, Rejected) and not self.in_doubt:
+            self.log.error("refused by the ticket system", reason=reason)
+            self.store.release(self.claim, state=DeliveryState.REJECTED, reason=reason, kind="rejected")
+        elif isinstance(outcome, OutcomeUnknown) and self.sending:
+            self.log.warning("the outcome of the create is unknown", reason=reason)
+            if self.connector.can_find:
+                delay = look_up_offsets(self.service.settings.settle)[0]
+            self.store.release(
+                self.claim, reason=reason, kind="doubt", delay=delay, failures=failures, doubt=self.connector.can_find
+            )
+        else:
+            self.log.warning("waiting", reason=reason, seconds=round(delay, 1))
+            kind = "misconfigured" if isinstance(outcome, Misconfigured) else "unavailable"
+            self.store.release(
+                self.claim, state=self.undecided(), reason=reason, kind=kind, delay=delay, failures=failures
+            )

@@ -1,0 +1,81 @@
+"""The built-in plain rendering: goes out when a template fails, so it is Python, and short, and cannot fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from zoneinfo import ZoneInfo
+
+from bridge.text import fit, prose, quoted, size
+from bridge.ticket_view import NOT_GIVEN, TicketView, local
+
+#: Most characters of the report's own text.
+_FREE_TEXT = 100_000
+
+
+def plain_part(part: str, view: TicketView, zone: ZoneInfo, limit: int | None) -> str:
+    """The text of one part of a ticket, `title`, `text`, `notice` or `html`."""
+    if part == "title":
+        marks = "".join(f" [{mark}]" for mark in view.marks)
+        return f"{view.subject}{marks} [{view.reference}]"
+    if part == "notice":
+        return f"Security incident report {view.report.id} from Huntress."
+    if part == "html":
+        return _html(plain_text(view, zone), limit)
+    return plain_text(view, zone)
+
+
+def plain_text(view: TicketView, zone: ZoneInfo) -> str:
+    return "\n".join(_lines(view, zone))
+
+
+def _lines(view: TicketView, zone: ZoneInfo) -> Iterator[str]:
+    report, organization, agent = view.report, view.organization, view.agent
+    if view.company and view.company.catch_all:
+        company = view.company
+        yield f"Organization: {_named(organization)}; filed under the catch-all {company.name}: {company.reason}"
+    yield f"Huntress incident report {report.id}: {view.subject}"
+    yield f"* Severity: {view.severity}" + (f" (Huntress says: {report.severity or NOT_GIVEN})" if view.marks else "")
+    yield f"* Status at Huntress: {report.status or NOT_GIVEN}"
+    yield f"* Sent: {local(report.since, zone)}"
+    yield f"* Organization: {_named(organization)}"
+    yield f"* Host: {agent.hostname or NOT_GIVEN} (agent {agent.id})" if agent else f"* Host: {NOT_GIVEN}"
+    if agent:
+        addresses = ", ".join(filter(None, (agent.ipv4_address, agent.external_ip)))
+        yield f"* System: {agent.os or NOT_GIVEN}"
+        yield f"* Addresses: {addresses or NOT_GIVEN}"
+        yield f"* Serial number: {agent.serial_number or NOT_GIVEN}"
+        yield f"* Firewall or isolation state: {agent.firewall_status or NOT_GIVEN}"
+    yield f"* Indicators: {', '.join(view.indicators) or NOT_GIVEN}"
+    for number, each in enumerate(report.remediations, 1):
+        parameters = ", ".join(f'{name} "{value}"'.strip() for name, value in each.parameters)
+        yield (
+            f"* Asked for, {number}: {each.action or NOT_GIVEN} ({each.type or 'type not given'}), "
+            f"state {each.status or NOT_GIVEN}{': ' if parameters else ''}{parameters}"
+        )
+    more = report.remediations_total - len(report.remediations)
+    if more > 0:
+        yield f"* Asked for: {more} more in the Huntress portal"
+    yield f"* URL: {view.portal_url or NOT_GIVEN}"
+    yield f"* Reference: {view.reference}"
+    free = "\n\n".join(filter(None, (prose(report.summary), prose(report.body))))
+    if free:
+        yield '* The report\'s own text follows, every line of it after a ">":'
+        yield quoted(fit(free, _FREE_TEXT))
+
+
+def _named(organization: object) -> str:
+    name, number = getattr(organization, "name", ""), getattr(organization, "id", None)
+    return f"{name or NOT_GIVEN} (id {number})" if number is not None else NOT_GIVEN
+
+
+def _html(text: str, limit: int | None) -> str:
+    room = len(text)
+    while True:
+        document = (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Huntress incident</title></head><body>'
+            f'<div style="white-space:pre-wrap;font-family:sans-serif">{escape(fit(text, room))}</div></body></html>'
+        )
+        if limit is None or size(document) <= limit or room < 2:
+            return document
+        room //= 2

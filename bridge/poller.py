@@ -1,0 +1,274 @@
+"""What is open? Lists all open reports each cycle and writes their snapshots and deliveries to the store.
+
+Level-triggered: the poller does not remember what it enqueued. That alone heals lost messages and an empty Redis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import redis
+import structlog
+
+from bridge.bookkeeping import Bookkeeping
+from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused
+from bridge.idempotency import Deposed, IdempotencyStore
+from bridge.leadership import Leadership
+from bridge.models import Account, IncidentReport, Organization
+from bridge.routing import Routes
+from bridge.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between readings of the whole list of organizations.
+ORGANIZATIONS_EVERY = 3600.0
+#: Reports written to the store in one go.
+BATCH = 500
+#: Seconds that the poller's loop may stand still before another process takes over.
+PATIENCE = 180.0
+
+
+class SourceMismatch(SourceRefused):
+    """The key belongs to another account than the one this store was made for."""
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """What one cycle found. `complete`: every listing that was to be read was read to its end."""
+
+    complete: bool
+    reports: int = 0
+    new: tuple[tuple[int, str], ...] = ()
+    quarantined: int = 0
+    problem: str = ""
+    #: The source did not accept the credentials, or they belong to another account.
+    refused: bool = False
+
+
+class Poller:
+    """Polls the source on behalf of all processes, as long as it leads."""
+
+    def __init__(
+        self,
+        store: IdempotencyStore,
+        books: Bookkeeping,
+        source: Callable[[], HuntressClient],
+        settings: Callable[[], Settings],
+        routes: Callable[[], Routes],
+        leadership: Leadership,
+    ) -> None:
+        self.store = store
+        self.books = books
+        self.source = source
+        self.settings = settings
+        self.routes = routes
+        self.leadership = leadership
+        self._account: Account | None = None
+        self._quarantined: set[str] = set()
+
+    def run(self, stopping: threading.Event) -> None:
+        """Polls until `stopping`. Nothing that goes wrong in a cycle ends it."""
+        while not stopping.is_set():
+            self.leadership.alive()
+            if not self.leadership.number:
+                stopping.wait(0.5)
+                continue
+            started: float | None = None
+            try:
+                started = self.store.now()
+                self.cycle(stopping)
+            except Deposed:
+                log.info("another process polls now")
+            except redis.RedisError as error:
+                log.warning("cannot poll: Redis does not answer", error=str(error))
+            except Exception:
+                log.exception("an error inside the poller")
+            self._rest(stopping, started)
+
+    def _rest(self, stopping: threading.Event, started: float | None) -> None:
+        left = 1.0
+        with suppress(redis.RedisError):
+            if started is not None:
+                left = self.settings().poll.interval - (self.store.now() - started)
+        while left > 0 and not stopping.is_set():
+            self.leadership.alive()
+            stopping.wait(min(left, 2.0))
+            left -= 2.0
+
+    def cycle(self, stopping: threading.Event | None = None) -> Cycle:
+        """One look at everything. Raises `Deposed` and `redis.RedisError`; what the source does wrong is in the result."""
+        started = self.store.now()
+        self.books.poll_started()
+        self._quarantined.clear()
+        try:
+            result = self._cycle(stopping or threading.Event())
+        except SourceError as error:
+            log.error("poll failed", error=str(error))
+            self.books.save_poll(error=str(error))
+            return Cycle(complete=False, problem=str(error), refused=isinstance(error, SourceRefused))
+        took = self.store.now() - started
+        if result.complete:
+            self.store.forget_unlisted(started)
+            self.books.keep_quarantined(self._quarantined)
+            self.books.save_poll(last_complete_at=self.store.now(), cycle_seconds=took, error="")
+        else:
+            self.books.save_poll(error=result.problem)
+        log.info(
+            "polled",
+            reports=result.reports,
+            new=len(result.new),
+            quarantined=result.quarantined,
+            complete=result.complete,
+            seconds=round(took, 2),
+        )
+        return result
+
+    def _cycle(self, stopping: threading.Event) -> Cycle:
+        source = self.source()
+        account = self.account(source)
+        self.organizations(source)
+        dialect, decided = self.dialect(source)
+        scope = self.settings().poll.scope
+        if scope == "auto":
+            scope = "account" if dialect == "incident_reports" else "organization"
+        self.books.save_poll(dialect=dialect, scope=scope)
+        if scope == "account":
+            self._expect(requests=2)
+            self.leadership.alive()
+            result = self._write(source.open_reports(dialect), account, None)
+        else:
+            result = self._by_organization(source, dialect, account, stopping)
+        if not decided and result.reports:
+            self.store.remember("dialect", dialect)
+            log.info("the source's dialect is decided", dialect=dialect)
+        return result
+
+    def _by_organization(
+        self, source: HuntressClient, dialect: Dialect, account: Account, stopping: threading.Event
+    ) -> Cycle:
+        """Each organization in turn, the one listed longest ago first, as fast as the budget allows."""
+        listed = self.books.listed_at()
+        routes = self.routes()
+        wanted = sorted(
+            (organization for organization in self.books.organizations() if routes.serves(organization)),
+            key=lambda organization: listed.get(organization, 0.0),
+        )
+        self._expect(requests=len(wanted) * (2 if dialect == "incident_reports" else 1))
+        total = Cycle(complete=True)
+        for organization_id in wanted:
+            if stopping.is_set() or not self.leadership.number:
+                return replace(total, complete=False, problem="stopped in the middle of a cycle")
+            self.leadership.alive()
+            try:
+                part = self._write(source.open_reports(dialect, organization_id), account, organization_id)
+            except SourceError as error:
+                log.error("cannot list an organization's reports", organization_id=organization_id, error=str(error))
+                problem = f"organization {organization_id}: {error}"
+                total = replace(total, complete=False, problem=problem)
+                if error.fatal:
+                    return total
+                continue
+            self.books.listed(organization_id)
+            total = Cycle(
+                complete=total.complete,
+                reports=total.reports + part.reports,
+                new=total.new + part.new,
+                quarantined=total.quarantined + part.quarantined,
+                problem=total.problem,
+            )
+        return total
+
+    def _expect(self, requests: int) -> None:
+        settings = self.settings()
+        expected = max(settings.poll.interval, requests * 60.0 / settings.huntress.requests_per_minute)
+        self.books.save_poll(expected_cycle_seconds=expected)
+
+    def _write(self, listing: Listing, account: Account, organization_id: int | None) -> Cycle:
+        """Writes one listing: snapshots, new deliveries, and what could not be parsed."""
+        routes = self.routes()
+        for bad in listing.unparsable:
+            raw = json.dumps(bad.raw, default=str)
+            key = str(bad.report_id) if bad.report_id is not None else hashlib.sha256(raw.encode()).hexdigest()[:16]
+            self._quarantined.add(key)
+            if self.books.quarantine(key, bad.report_id, bad.reason, raw):
+                log.error("report quarantined: it cannot be parsed", report_id=bad.report_id, reason=bad.reason)
+        wanted = []
+        for listed in listing.reports:
+            report = listed
+            if report.organization_id is None and organization_id is not None:
+                report = replace(report, organization_id=organization_id)
+            if report.account_id is None:
+                report = replace(report, account_id=account.id)
+            names = routes.connectors(report)
+            if names:
+                wanted.append((report, [(name, routes.reference(report, name)) for name in names]))
+        new: list[tuple[int, str]] = []
+        for start in range(0, len(wanted), BATCH):
+            new += self.store.observe(self.leadership.number, wanted[start : start + BATCH])
+        return Cycle(complete=True, reports=len(listing.reports), new=tuple(new), quarantined=len(listing.unparsable))
+
+    # -- what changes rarely -------------------------------------------------------------------------------------------
+
+    def account(self, source: HuntressClient) -> Account:
+        """The account the key belongs to; asked for once a process, and again after trouble.
+
+        Raises `SourceMismatch` when the store belongs to another account: its tickets would be taken for ended ones.
+        """
+        if self._account is not None:
+            return self._account
+        account = source.account()
+        stored = self.store.recall("account_id")
+        if stored and int(stored) != account.id:
+            raise SourceMismatch(
+                f"the API key belongs to Huntress account {account.id}, but this store holds the deliveries of account "
+                f"{stored}; check [huntress] api_key and account_id, or set another [redis] namespace for the new account"
+            )
+        self.store.remember("account_id", str(account.id))
+        self.store.remember("account_name", account.name)
+        self.store.remember("subdomain", account.subdomain)
+        self._account = account
+        return account
+
+    def forget_account(self) -> None:
+        """The configuration changed: the key may belong to another account."""
+        self._account = None
+
+    def organizations(self, source: HuntressClient) -> None:
+        """Reads the whole list hourly; an error leaves the stored one in use unless there is none."""
+        read_at = self.books.organizations_at()
+        if read_at is not None and 0 <= self.store.now() - read_at < ORGANIZATIONS_EVERY:
+            return
+        try:
+            organizations: Iterable[Organization] = list(source.organizations())
+        except SourceError:
+            if read_at is None:
+                raise
+            log.warning("cannot refresh the organizations; the stored list is used")
+            return
+        self.books.save_organizations(organizations)
+
+    def dialect(self, source: HuntressClient) -> tuple[Dialect, bool]:
+        """The dialect in use, and whether that is decided for good.
+
+        Under `auto` it is chosen once and kept; while nothing is there to tell it by, the organizations are listed as
+        `reports`, which takes no summary for a report.
+        """
+        configured = self.settings().huntress.dialect
+        if configured != "auto":
+            return configured, True
+        kept = self.store.recall("dialect")
+        if kept == "incident_reports":
+            return "incident_reports", True
+        if kept == "reports":
+            return "reports", True
+        found = source.detect_dialect()
+        if found is None:
+            return "reports", False
+        self.store.remember("dialect", found)
+        log.info("the source's dialect is decided", dialect=found)
+        return found, True
