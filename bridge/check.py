@@ -1,0 +1,114 @@
+"""Is the configuration right? Finds every mistake at once, off line and on line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+
+from bridge.broker import ServerRefused, check_server, store_client
+from bridge.budget import RedisBudget
+from bridge.companies import Companies
+from bridge.embedded import EmbeddedRedisError
+from bridge.huntress import Budget, RequestKind, SourceError
+from bridge.idempotency import IdempotencyStore
+from bridge.runtime import make_companies, make_connectors, make_renderer, make_source, redis_url
+from bridge.settings import ConfigurationError, Settings
+from connectors.base import Connector, Finding, Misconfigured, Outcome
+
+
+class _OwnBudget:
+    """A handful of requests, when the shared window cannot be reached."""
+
+    def acquire(self, kind: RequestKind, wait: float | None) -> None:
+        """A check makes few requests; they go out."""
+
+    def penalize(self, seconds: float) -> None:
+        """The next request of a check is a person's next call."""
+
+
+def check_offline(settings: Settings) -> Iterator[Finding]:
+    """Renders every template on samples, and what start-up would refuse."""
+    try:
+        connectors = make_connectors(settings)
+    except ConfigurationError as error:
+        yield from (Finding("connectors", problem) for problem in error.problems)
+        return
+    try:
+        make_companies(settings)
+    except ConfigurationError as error:
+        yield from (Finding("organizations", problem) for problem in error.problems)
+    for name, connector in connectors.items():
+        for finding in make_renderer(connector, settings).check():
+            yield Finding(f"connectors.{name}.{finding.setting}", finding.message)
+        connector.close()
+    if settings.worker.threads and settings.worker.threads < settings.worker_threads:
+        yield Finding("worker.threads", "fewer than the connectors' concurrencies and two: one that hangs starves others")
+
+
+def check_online(settings: Settings) -> list[Finding]:
+    """Tries Redis, the source's credentials, and every connector's credentials, names and companies."""
+    findings: list[Finding] = []
+    with _budget(settings, findings) as budget:
+        findings += _check_source(settings, budget)
+    try:
+        companies = make_companies(settings)
+        connectors = make_connectors(settings)
+    except ConfigurationError:
+        return findings  # said by the check off line
+    for name, connector in connectors.items():
+        findings += _check_connector(connector, companies, name)
+        connector.close()
+    return findings
+
+
+@contextmanager
+def _budget(settings: Settings, findings: list[Finding]) -> Iterator[Budget]:
+    """The shared request budget; where Redis is away, that is a finding and the check goes on."""
+    try:
+        with redis_url(settings) as (url, _):
+            client = store_client(url)
+            try:
+                findings += [Finding("redis", warning) for warning in check_server(client)]
+                store = IdempotencyStore(client, settings.redis.namespace)
+                yield RedisBudget(store, settings.huntress.requests_per_minute)
+            finally:
+                client.close()
+    except (redis.RedisError, EmbeddedRedisError, ServerRefused) as error:
+        findings.append(Finding("redis", f"cannot be used: {error}"))
+        yield _OwnBudget()
+
+
+def _check_source(settings: Settings, budget: Budget) -> Iterator[Finding]:
+    try:
+        source = make_source(settings, budget)
+        account = source.account()
+        organizations = {organization.id for organization in source.organizations()}
+    except SourceError as error:
+        yield Finding("huntress", str(error))
+        return
+    finally_unknown = sorted({*settings.organizations.only, *settings.organizations.disabled} - organizations)
+    if finally_unknown:
+        names = ", ".join(map(str, finally_unknown))
+        yield Finding("organizations", f"account {account.id} has no organization with these ids: {names}")
+
+
+def _check_connector(connector: Connector, companies: Companies, name: str) -> Iterator[Finding]:
+    prefix = f"connectors.{name}"
+    try:
+        for finding in connector.check():
+            yield Finding(f"{prefix}.{finding.setting}", finding.message)
+        if connector.companies() is None:
+            return
+        for row in companies.rows(name):
+            if connector.company(row.company) is None:
+                yield Finding(
+                    "organizations.file",
+                    f"line {row.line}: {name} has no single company {row.company!r}; correct the row, or its reports go to "
+                    "the connector's default_company",
+                )
+    except Misconfigured as error:
+        yield Finding(prefix, str(error))
+    except Outcome as error:
+        yield Finding(prefix, f"cannot be reached: {error}")

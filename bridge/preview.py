@@ -1,0 +1,78 @@
+"""Renders a report as a connector's ticket without sending anything: `render` and `explain`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bridge.companies import Companies
+from bridge.demo import scenario
+from bridge.models import Account, Agent, Company, CompanyMatch, CompanySource, IncidentReport, Organization
+from bridge.parsing import ParseError, parse_agent, parse_organization, parse_report
+from bridge.rendering import Rendered, RenderInput
+from bridge.routing import Routes
+from bridge.runtime import make_companies, make_connectors, make_renderer
+from bridge.settings import Settings
+
+#: Stands in for the account while nobody asked the source.
+SAMPLE_ACCOUNT = Account(id=5, name="Sample account", subdomain="sample")
+
+
+def sample_report() -> IncidentReport:
+    """The built-in sample."""
+    return parse_report(scenario.SAMPLES["full"])
+
+
+def read_report(file: Path) -> IncidentReport:
+    """A report from a file: the JSON of one report, as the source gives it, wrapped or not. Raises `ValueError`."""
+    try:
+        raw = json.loads(file.read_text("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if isinstance(raw, dict) and isinstance(raw.get("incident_report"), dict):
+        raw = raw["incident_report"]
+    try:
+        return parse_report(raw)
+    except ParseError as error:
+        raise ValueError(f"not an incident report: {error}") from None
+
+
+def sample_organization(report: IncidentReport) -> Organization | None:
+    """Stands in for the report's organization while nobody asked the source."""
+    return None if report.organization_id is None else parse_organization(scenario.organization(report.organization_id))
+
+
+def sample_agent(report: IncidentReport) -> Agent | None:
+    """Stands in for the report's agent."""
+    return None if report.agent_id is None else parse_agent(scenario.agent(report.agent_id, report.organization_id or 0))
+
+
+def sample_company(companies: Companies, connector: str, report: IncidentReport) -> CompanyMatch | None:
+    """The company as far as it is known without asking the ticket system: the organizations file's."""
+    row = companies.row(connector, report.organization_id)
+    if row is None or not row.company:
+        return None
+    return CompanyMatch(Company(row.company, row.company), CompanySource.FILE)
+
+
+def preview(settings: Settings, name: str, report: IncidentReport) -> Rendered:
+    """The ticket that `report` would make in connector `name`."""
+    companies = make_companies(settings)
+    connectors = make_connectors(settings)
+    try:
+        connector = connectors[name]
+        reference = Routes(settings.connectors, frozenset(), frozenset(), {}).reference(report, name)
+        return make_renderer(connector, settings).render(
+            RenderInput(
+                report=report,
+                reference=reference,
+                organization=sample_organization(report),
+                agent=sample_agent(report),
+                account=SAMPLE_ACCOUNT,
+                company=sample_company(companies, name, report),
+                recipients=companies.recipients(name, report.organization_id),
+            )
+        )
+    finally:
+        for each in connectors.values():
+            each.close()

@@ -1,0 +1,269 @@
+"""What one process of the bridge holds, built from the configuration and renewed when that changes."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from bridge.bookkeeping import Bookkeeping
+from bridge.broker import check_server, store_client
+from bridge.budget import RedisBudget
+from bridge.companies import Companies, OrganizationsFile, OrganizationsFileError
+from bridge.delivery import Service, Surroundings
+from bridge.details import Details
+from bridge.embedded import EmbeddedRedis
+from bridge.huntress import Budget, HuntressClient
+from bridge.idempotency import IdempotencyStore
+from bridge.leases import Gate, LeaseKeeper
+from bridge.models import Account
+from bridge.probe import Prober
+from bridge.rendering import Renderer
+from bridge.routing import Routes, not_before
+from bridge.settings import ConfigurationError, Settings
+from connectors.base import Connector, ConnectorContext, Outcome
+from connectors.registry import connector_classes
+
+log = structlog.get_logger(__name__)
+
+#: Seconds that a ticket's details may take at the source; longer ones follow as a note.
+DETAILS_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Everything that follows from one version of the configuration."""
+
+    settings: Settings
+    services: Mapping[str, Service]
+    companies: Companies
+    source: HuntressClient
+
+    def close(self) -> None:
+        for service in self.services.values():
+            service.connector.close()
+        self.source.close()
+
+
+def make_connectors(
+    settings: Settings, context: Callable[[str], ConnectorContext] = lambda name: ConnectorContext()
+) -> dict[str, Connector]:
+    """The configured connectors. Raises `ConfigurationError` when two would share each other's tickets."""
+    classes = connector_classes()
+    connectors: dict[str, Connector] = {}
+    problems: list[str] = []
+    reached: dict[tuple[str, str], str] = {}
+    for name, table in settings.connectors.items():
+        try:
+            connector = classes[table.type](name, table, context(name))
+        except Outcome as outcome:
+            problems.append(f"connectors.{name}: {outcome}")
+            continue
+        connectors[name] = connector
+        system = (connector.system(), table.reference_suffix)
+        if connector.can_find and system in reached:
+            problems.append(
+                f"connectors.{name} and connectors.{reached[system]} reach the same system ({system[0]}) with the same "
+                "reference_suffix, so each would take the other's tickets for its own; give one a reference_suffix"
+            )
+        reached.setdefault(system, name)
+    if problems:
+        for connector in connectors.values():
+            connector.close()
+        raise ConfigurationError(problems)
+    return connectors
+
+
+def make_companies(settings: Settings) -> Companies:
+    """The resolver of companies. Raises `ConfigurationError` with every mistake in the organizations file."""
+    file = None
+    if settings.organizations.file:
+        try:
+            file = OrganizationsFile.load(Path(settings.organizations.file))
+        except OrganizationsFileError as error:
+            raise ConfigurationError([f"organizations.file: {line}" for line in str(error).splitlines()]) from None
+    return Companies(file, settings.organizations.automatch)
+
+
+def make_renderer(connector: Connector, settings: Settings) -> Renderer:
+    return Renderer(
+        connector,
+        settings.connectors[connector.name],
+        timezone=settings.timezone,
+        portal_url=settings.huntress.portal_url,
+    )
+
+
+def make_source(settings: Settings, budget: Budget, timeout: float | None = None) -> HuntressClient:
+    huntress = settings.huntress
+    return HuntressClient(
+        base_url=huntress.base_url,
+        api_key=huntress.api_key.get_secret_value(),
+        api_secret=huntress.api_secret.get_secret_value(),
+        account_id=huntress.account_id,
+        timeout=timeout or huntress.timeout,
+        ca_file=huntress.ca_file,
+        proxy=huntress.proxy,
+        insecure_http=huntress.insecure_http,
+        budget=budget,
+    )
+
+
+def make_routes(settings: Settings, store: IdempotencyStore, *, pin: bool = True) -> Routes:
+    """The routing. `pin = False` writes no first start of `not_before = "now"` to the store."""
+    moments = {"": not_before(store, settings.poll.not_before, "poll", pin=pin)}
+    for name, table in settings.connectors.items():
+        moments[name] = not_before(store, table.not_before, name, pin=pin)
+    return Routes(
+        connectors_settings=settings.connectors,
+        only=frozenset(settings.organizations.only),
+        disabled=frozenset(settings.organizations.disabled),
+        not_before={name: moment for name, moment in moments.items() if moment is not None},
+    )
+
+
+@contextmanager
+def redis_url(settings: Settings) -> Iterator[tuple[str, EmbeddedRedis | None]]:
+    """The configured Redis, else the embedded one, started or found running, and let go at the end."""
+    configured = settings.redis.url.get_secret_value()
+    if configured:
+        yield configured, None
+        return
+    embedded = EmbeddedRedis(settings.data_dir)
+    url = embedded.acquire()
+    try:
+        yield url, embedded
+    finally:
+        embedded.release()
+
+
+@contextmanager
+def undisturbed(settings: Settings) -> Iterator[Settings]:
+    """Settings under which a rehearsal leaves no trace: an existing store is read, a missing one is not made."""
+    if settings.redis.url.get_secret_value() or (settings.data_dir / "appendonlydir").exists():
+        yield settings
+        return
+    with tempfile.TemporaryDirectory(prefix="huntress-bridge-") as folder:
+        yield settings.model_copy(update={"data_dir": Path(folder)})
+
+
+class Runtime:
+    """One process' hold on store, source and connectors. Use as a context manager.
+
+    `keep_out`: only looks; an unused store is not taken into use.
+    """
+
+    def __init__(
+        self, settings: Settings, reload: Callable[[], Settings] | None = None, *, keep_out: bool = False
+    ) -> None:
+        self._reload = reload
+        self._keep_out = keep_out
+        self._stack = ExitStack()
+        self._settings = settings
+        self.stopping = threading.Event()
+
+    def __enter__(self) -> Runtime:
+        with ExitStack() as stack:
+            settings = self._settings
+            self.url, self.embedded = stack.enter_context(redis_url(settings))
+            client = store_client(self.url)
+            stack.callback(client.close)
+            for warning in check_server(client):
+                log.warning(warning)
+            settle = max((table.settle for table in settings.connectors.values()), default=60.0)
+            self.store = IdempotencyStore(client, settings.redis.namespace, settle=settle)
+            if not self._keep_out:
+                self.store.open()
+            self.books = Bookkeeping(self.store)
+            self.keeper = LeaseKeeper(self.store)
+            stack.callback(self.keeper.stop)
+            self._gates: dict[str, Gate] = {}
+            self.prober = Prober(self.store, self._probing)
+            self.moving: Callable[[], None] = lambda: None
+            self.budget = RedisBudget(
+                self.store,
+                settings.huntress.requests_per_minute,
+                stopping=self.stopping,
+                moving=lambda: self.moving(),
+            )
+            self.assembly = self._assemble(settings)
+            stack.callback(lambda: self.assembly.close())
+            self._details_source = make_source(settings, self.budget, DETAILS_TIMEOUT)
+            self.details = Details(lambda: self._details_source, self.books)
+            stack.callback(self.details.close)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self._stack.close()
+
+    @property
+    def settings(self) -> Settings:
+        return self.assembly.settings
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        return self.assembly.services
+
+    def routes(self) -> Routes:
+        return make_routes(self.settings, self.store)
+
+    def surroundings(self) -> Surroundings:
+        assembly = self.assembly
+        return Surroundings(assembly.services, assembly.companies, self.details, self.account)
+
+    def account(self) -> Account | None:
+        stored = self.store.recall("account_id")
+        if not stored:
+            return None
+        return Account(int(stored), self.store.recall("account_name"), self.store.recall("subdomain"))
+
+    def reload(self) -> bool:
+        """Reads the configuration again. An invalid one is refused and the old stays; True when it was taken."""
+        if self._reload is None:
+            return False
+        try:
+            settings = self._reload()
+            if settings.redis != self.settings.redis or settings.data_dir != self.settings.data_dir:
+                raise ConfigurationError(["[redis] and data_dir change only with a restart"])
+            assembly = self._assemble(settings)
+        except ConfigurationError as error:
+            log.error("the changed configuration is refused, the old one stays in use", problems=list(error.problems))
+            self.books.save_configuration_problem(str(error))
+            return False
+        old, self.assembly = self.assembly, assembly
+        self.budget.requests_per_minute = settings.huntress.requests_per_minute
+        self.store.settle = max((table.settle for table in settings.connectors.values()), default=60.0)
+        self._details_source = make_source(settings, self.budget, DETAILS_TIMEOUT)
+        self.books.save_configuration_problem("")
+        for name, service in assembly.services.items():
+            before = old.services.get(name)
+            if before is None or before.settings != service.settings:
+                self.store.unprove(name)
+            self.store.probe_now(name)
+            if self.store.paused(name) is None:
+                self.store.release_waiting(name)
+        log.info("configuration reloaded", connectors=sorted(assembly.services))
+        return True
+
+    def _assemble(self, settings: Settings) -> Assembly:
+        companies = make_companies(settings)
+        connectors = make_connectors(settings, self._context)
+        services = {
+            name: Service(name, connector, settings.connectors[name], make_renderer(connector, settings))
+            for name, connector in connectors.items()
+        }
+        return Assembly(settings, services, companies, make_source(settings, self.budget))
+
+    def _context(self, name: str) -> ConnectorContext:
+        gate = self._gates.setdefault(name, Gate(self.store, self.keeper, name))
+        return ConnectorContext(before_request=gate)
+
+    def _probing(self, name: str) -> AbstractContextManager[None]:
+        return self._gates[name].probing()

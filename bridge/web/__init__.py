@@ -1,0 +1,1 @@
+"""Health, status and, later, the page."""

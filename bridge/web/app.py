@@ -1,0 +1,115 @@
+"""The HTTP answers of `web`: alive, ready, and how all is going."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from flask import Flask, Response, jsonify
+
+from bridge.bookkeeping import PollState
+from bridge.models import DeliveryState
+from bridge.runtime import Runtime
+
+#: A poll counts as overdue after the longer of this many seconds and three expected cycles.
+OVERDUE = 600.0
+
+
+def overdue_after(poll: PollState) -> float:
+    """Seconds after which a complete poll should have happened."""
+    return max(OVERDUE, 3 * (poll.expected_cycle_seconds or 0.0), 3 * (poll.cycle_seconds or 0.0))
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def status(runtime: Runtime) -> dict[str, Any]:
+    """How all is going, as plain data. `ok` is False when a person should look. Raises `redis.RedisError`."""
+    store, books = runtime.store, runtime.books
+    now = store.now()
+    poll = books.poll()
+    since = poll.last_complete_at or poll.first_started_at
+    overdue = since is None or now - since > overdue_after(poll)
+    problems = []
+    if overdue:
+        when = "since the start" if poll.last_complete_at is None else f"since {_moment(poll.last_complete_at)}"
+        problems.append(f"no complete poll {when}{': ' + poll.error if poll.error else ''}")
+    connectors = {}
+    for name, service in runtime.services.items():
+        pause = store.paused(name)
+        if pause is not None:
+            problems.append(f"connector {name} is paused: {pause.reason}")
+        connectors[name] = {
+            "type": service.connector.type,
+            "state": "serving" if pause is None else "paused",
+            "reason": "" if pause is None else pause.reason,
+            "until": None if pause is None else _moment(pause.until),
+            "next_probe": None if pause is None else _moment(pause.next_probe),
+            "scheduled": store.scheduled(name),
+        }
+    return {
+        "ok": not problems,
+        "problems": problems,
+        "poll": {
+            "last_complete_at": _moment(poll.last_complete_at),
+            "cycle_seconds": poll.cycle_seconds,
+            "expected_cycle_seconds": poll.expected_cycle_seconds,
+            "overdue_after_seconds": overdue_after(poll),
+            "dialect": poll.dialect,
+            "scope": poll.scope,
+            "error": poll.error,
+            "requests_last_minute": runtime.budget.used(),
+            "requests_per_minute": runtime.settings.huntress.requests_per_minute,
+        },
+        "reports": {"open": store.open_reports()},
+        "deliveries": {str(state): store.count(state) for state in DeliveryState},
+        "connectors": connectors,
+        "quarantine": [
+            {"report_id": entry.report_id, "reason": entry.reason, "seen_at": _moment(entry.seen_at)}
+            for entry in books.quarantined()
+        ],
+        "configuration_problems": books.configuration_problems(),
+    }
+
+
+def create_app(runtime: Runtime) -> Flask:
+    """The WSGI application of one process."""
+    app = Flask("bridge.web", static_folder=None)
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        """This process is alive."""
+        return Response("ok\n", mimetype="text/plain")
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        """This process can serve: its Redis answers."""
+        try:
+            runtime.store.client.ping()
+        except redis.RedisError:
+            return Response("Redis does not answer\n", status=503, mimetype="text/plain")
+        return Response("ok\n", mimetype="text/plain")
+
+    @app.get("/status")
+    def show_status() -> tuple[Response, int]:
+        """Everything at a glance, for uptime monitors: 503 when a person should look."""
+        try:
+            answer = status(runtime)
+        except redis.RedisError:
+            return jsonify(ok=False, problems=["Redis does not answer"]), 503
+        return jsonify(answer), 200 if answer["ok"] else 503
+
+    @app.get("/")
+    def index() -> Response:
+        return Response("huntress-bridge: see /status, /readyz and /healthz\n", mimetype="text/plain")
+
+    @app.after_request
+    def harden(response: Response) -> Response:
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+        return response
+
+    return app

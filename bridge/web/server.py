@@ -1,0 +1,43 @@
+"""Serves the page from a thread."""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+from waitress.server import create_server
+
+from bridge.runtime import Runtime
+from bridge.settings import ConfigurationError
+from bridge.web.app import create_app
+
+log = structlog.get_logger(__name__)
+
+#: Threads that answer.
+THREADS = 4
+
+
+class WebServer:
+    """Listens from its making on; answers while `serve` runs."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        web = runtime.settings.web
+        try:
+            self.server = create_server(create_app(runtime), host=web.host, port=web.port, threads=THREADS, ident=None)
+        except OSError as error:
+            raise ConfigurationError(
+                [f"web.port: cannot listen on {web.host} port {web.port} ({error.strerror}); set [web] port to a free one"]
+            ) from None
+        log.info("page", url=f"http://{web.host}:{web.port}/status")
+
+    def serve(self, stopping: threading.Event) -> None:
+        """Answers until `stopping`."""
+        ender = threading.Thread(target=lambda: (stopping.wait(), self.server.close()), name="web-end", daemon=True)
+        ender.start()
+        try:
+            self.server.run()
+        except OSError:
+            if not stopping.is_set():
+                raise
+        finally:
+            self.server.task_dispatcher.shutdown()
