@@ -42,7 +42,7 @@ class HuntressSettings(SettingsModel):
     account_id: Annotated[int, Field(ge=0)] = 0
     dialect: Literal["auto", "incident_reports", "reports"] = "auto"
     #: This project's share of the account's 60 requests a minute.
-    requests_per_minute: Annotated[int, Field(ge=1, le=60)] = 30
+    requests_per_minute: Annotated[int, Field(ge=1)] = 30
     portal_url: PortalUrl = "https://{subdomain}.huntress.io/org/{organization_id}/infection_reports/{report_id}"
     #: Seconds for a whole request, from connect to the last byte of the answer.
     timeout: Annotated[float, Field(gt=0, le=900)] = 30

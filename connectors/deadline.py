@@ -149,12 +149,12 @@ class _Lookups:
 
 _current = threading.local()
 _watchdog = _Watchdog()
-_lookups = _Lookups()
+lookups = _Lookups()
 
 
 def _after_fork() -> None:
-    global _watchdog, _lookups
-    _watchdog, _lookups = _Watchdog(), _Lookups()
+    global _watchdog, lookups
+    _watchdog, lookups = _Watchdog(), _Lookups()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -178,7 +178,7 @@ class _Watched(HTTPConnection):
         port = self.port or self.default_port
         late = ConnectTimeoutError(self, "no connection in time")
         try:
-            addresses = _lookups.addresses(host, port, max(current.remaining(), 0))
+            addresses = lookups.addresses(host, port, max(current.remaining(), 0))
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError:

@@ -217,7 +217,7 @@ class Connection(Wire):
     def _reach(self) -> socket.socket:
         host, port = self.server.host, self.server.port
         try:
-            addresses = deadline._lookups.addresses(host, port, max(self.until - time.monotonic(), 0))
+            addresses = deadline.lookups.addresses(host, port, max(self.until - time.monotonic(), 0))
         except TimeoutError:
             raise Unavailable(f"cannot look up host {host}: no answer in time") from None
         except OSError as error:

@@ -1,0 +1,1 @@
+"""A connector from another package, as an example to start from."""
