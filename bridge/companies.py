@@ -34,6 +34,7 @@ class Companies:
         self._automatch = automatch
         self._clock = clock
         self._lock = threading.Lock()
+        self._listings: dict[str, threading.Lock] = {}
         self._refreshed: dict[str, float] = {}
 
     def row(self, connector: str, organization_id: int | None) -> Row | None:
@@ -45,6 +46,10 @@ class Companies:
     def rows(self, connector: str) -> list[Row]:
         """Every row of the organizations file that names a company in this connector, by line."""
         return [row for row in self._file.rows(connector) if row.company] if self._file else []
+
+    def connectors(self) -> dict[str, int]:
+        """Connectors that the organizations file names, each with the first line that does."""
+        return dict(self._file.connectors()) if self._file else {}
 
     def recipients(self, connector: str, organization_id: int | None) -> tuple[str, ...]:
         """Recipients that replace the connector's own for this organization; none: the connector's own."""
@@ -87,7 +92,8 @@ class Companies:
         self, connector: Connector, value: _Value, ask: Callable[[Connector, _Value], Company | None]
     ) -> Company | None:
         found = ask(connector, value)
-        if found is None and self._refresh(connector) is not None:
+        if found is None:
+            self._refresh(connector)
             found = ask(connector, value)
         return found
 
@@ -102,8 +108,8 @@ class Companies:
             return "it has no row in the organizations file, and its name is not known"
         alike = [company for company in companies if normalized(company.name) == name]
         if not alike:
-            fresh = self._refresh(connector)
-            alike = [company for company in fresh or () if normalized(company.name) == name]
+            fresh = self._refresh(connector) or ()
+            alike = [company for company in fresh if normalized(company.name) == name]
         if len(alike) == 1:
             return alike[0]
         if alike:
@@ -112,19 +118,16 @@ class Companies:
         return "it has no row in the organizations file, and no company has its name"
 
     def _refresh(self, connector: Connector) -> Sequence[Company] | None:
-        """A fresh listing; None when the last one is too young. A listing that failed does not count."""
-        now = self._clock()
+        """A listing made after the miss, or the last one where that is young enough. One that failed does not count."""
         with self._lock:
+            listing = self._listings.setdefault(connector.name, threading.Lock())
+        with listing:  # who misses meanwhile waits, and is served by the same listing
             before = self._refreshed.get(connector.name)
-            if before is not None and now - before < REFRESH_INTERVAL:
-                return None
-            self._refreshed[connector.name] = now
-        try:
-            return connector.companies(fresh=True)
-        except BaseException:
-            with self._lock:
-                self._refreshed.pop(connector.name, None)
-            raise
+            if before is not None and self._clock() - before < REFRESH_INTERVAL:
+                return connector.companies()
+            fresh = connector.companies(fresh=True)
+            self._refreshed[connector.name] = self._clock()
+            return fresh
 
     def _catch_all(
         self,

@@ -172,9 +172,7 @@ class Renderer:
         if not text:
             raise _Failure(what, "it rendered nothing")
         if part.name == "html" and part.limit is not None and size(text) > part.limit:
-            raise _Failure(
-                f"template {self._where(part.file)}: {size(text):,} characters, and the limit is {part.limit:,}"
-            )
+            raise _Failure(what, f"{size(text):,} characters where {part.limit:,} fit")
         return text
 
     def _run(self, template: Callable[[], Template], view: TicketView, limit: int | None, what: str) -> str:

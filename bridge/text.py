@@ -33,8 +33,8 @@ _INLINE = _names(
 _TAGS = _DROPPED | _BLOCKS | _INLINE
 # Enough to tell markup from text that merely talks about `<script>` or `<user>`.
 _LOOKS_LIKE_HTML = re.compile(
-    r"</?(?:p|div|span|ul|ol|li|table|tr|td|th|h[1-6]|b|strong|i|em|u|code|pre|html|body|blockquote)>|<[bh]r ?/?>|<!doctype html"
-    r"|<(?:p|div|span|table|td|th|h[1-6]|ul|ol|li|html|body|code|pre|img|a) [a-z-]{1,30}=",
+    r"</?(?:p|div|span|ul|ol|li|table|tr|td|th|h[1-6]|b|strong|i|em|u|code|pre|html|body|blockquote)>"
+    r"|<[bh]r ?/?>|<!doctype html|<(?:p|div|span|table|td|th|h[1-6]|ul|ol|li|html|body|code|pre|img|a) [a-z-]{1,30}=",
     re.IGNORECASE,
 )
 _MARKUP = re.compile(
