@@ -1,4 +1,4 @@
-"""What the processes know in common beside deliveries: organizations, agents, quarantine, the last poll, who is alive."""
+"""What the processes know in common beside deliveries: organizations, agents, quarantine, the last poll, who lives."""
 
 from __future__ import annotations
 

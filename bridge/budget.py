@@ -1,7 +1,7 @@
 """The project's share of the source's request budget, one sliding window for all processes, in Redis.
 
-The source allows 60 requests a minute per *account*, shared with everything else its owner runs. Listings come first: all
-other reads take at most half of the share.
+The source allows 60 requests a minute per *account*, shared with everything else its owner runs. Listings come first:
+all other reads take at most half of the share.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class RedisBudget:
             self.moving()
             if (until is not None and self.clock() + pause > until) or self.stopping.wait(min(pause, 5.0)):
                 raise BudgetExhausted(
-                    f"the budget of {self.requests_per_minute} requests a minute to Huntress is used up for {pause:.0f} s"
+                    f"the budget of {self.requests_per_minute} requests a minute to Huntress is used up ({pause:.0f} s)"
                 )
 
     def penalize(self, seconds: float) -> None:

@@ -9,13 +9,14 @@ import redis
 
 from bridge.broker import ServerRefused, check_server, store_client
 from bridge.budget import RedisBudget
-from bridge.companies import Companies
+from bridge.companies import Companies, look_up
 from bridge.embedded import EmbeddedRedisError
 from bridge.huntress import Budget, RequestKind, SourceError
 from bridge.idempotency import IdempotencyStore
-from bridge.runtime import make_companies, make_connectors, make_renderer, make_source, redis_url
+from bridge.runtime import OFFLINE, make_companies, make_connectors, make_renderer, make_source, redis_url
 from bridge.settings import ConfigurationError, Settings
 from connectors.base import Connector, Finding, Misconfigured, Outcome
+from connectors.registry import registry_errors
 
 
 class _OwnBudget:
@@ -31,20 +32,25 @@ class _OwnBudget:
 def check_offline(settings: Settings) -> Iterator[Finding]:
     """Renders every template on samples, and what start-up would refuse."""
     try:
-        connectors = make_connectors(settings)
+        connectors = make_connectors(settings, lambda name: OFFLINE)
     except ConfigurationError as error:
         yield from (Finding("connectors", problem) for problem in error.problems)
         return
     try:
-        make_companies(settings)
+        named = make_companies(settings).connectors()
     except ConfigurationError as error:
         yield from (Finding("organizations", problem) for problem in error.problems)
+    else:
+        for name, line in named.items():
+            if name not in connectors:
+                known = ", ".join(connectors)
+                yield Finding("organizations.file", f"line {line}: there is no connector {name}; configured: {known}")
     for name, connector in connectors.items():
         for finding in make_renderer(connector, settings).check():
             yield Finding(f"connectors.{name}.{finding.setting}", finding.message)
         connector.close()
-    if settings.worker.threads and settings.worker.threads < settings.worker_threads:
-        yield Finding("worker.threads", "fewer than the connectors' concurrencies and two: one that hangs starves others")
+    for broken in registry_errors():
+        yield Finding("connectors", str(broken))
 
 
 def check_online(settings: Settings) -> list[Finding]:
@@ -102,11 +108,11 @@ def _check_connector(connector: Connector, companies: Companies, name: str) -> I
         if connector.companies() is None:
             return
         for row in companies.rows(name):
-            if connector.company(row.company) is None:
+            if look_up(connector, row.company) is None:
                 yield Finding(
                     "organizations.file",
-                    f"line {row.line}: {name} has no single company {row.company!r}; correct the row, or its reports go to "
-                    "the connector's default_company",
+                    f"line {row.line}: {name} has no single company {row.company!r}; correct the row, or its "
+                    "reports go to the connector's default_company",
                 )
     except Misconfigured as error:
         yield Finding(prefix, str(error))

@@ -1,8 +1,9 @@
-"""The commands: parse, call, print. What they do lies elsewhere and is imported when needed, so that `--help` is quick."""
+"""The commands: parse, call, print. What they do lies elsewhere and is imported when needed: `--help` is quick."""
 
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,18 +57,21 @@ def main() -> None:
     """Turns every open Huntress incident report into exactly one ticket per destination, and never loses one."""
 
 
-def command(name: str, *, level: str = "warning") -> Callable[[Callable[..., Any]], click.Command]:
-    """Declares a command: common options, logging, and every expected failure as a sentence with its exit code."""
+def command(name: str, *, level: str | None = "warning") -> Callable[[Callable[..., Any]], click.Command]:
+    """Declares a command: common options, logging, and every expected failure as a sentence with its exit code.
+
+    `level` is what it logs unless `--log-level` says otherwise; None: what the configuration says.
+    """
 
     def declare(function: Callable[..., Any]) -> click.Command:
         @click.pass_context
         @functools.wraps(function)
         def wrapped(context: click.Context, /, *args: Any, **kwargs: Any) -> None:
             context.ensure_object(dict)
-            context.obj.setdefault("log_level", level)
+            context.obj.setdefault("default_log_level", level)
             from bridge import logs
 
-            logs.configure(context.obj["log_level"], _secrets)
+            logs.configure(context.obj.get("log_level") or level or "info", _secrets)
             with _failures():
                 code = function(*args, **kwargs)
             sys.exit(code or 0)
@@ -94,7 +98,9 @@ def _failures() -> Iterator[None]:
     except (ServerRefused, DataFolderBusy, EmbeddedRedisError, StoreError) as error:
         _fail("redis", str(error))
     except redis.RedisError as error:
-        _fail("redis", f"Redis does not answer ({_clean(str(error))}); check [redis] url, or the embedded one's data_dir")
+        _fail(
+            "redis", f"Redis does not answer ({_clean(str(error))}); check [redis] url, or the embedded one's data_dir"
+        )
 
 
 def _fail(what: str, *problems: str) -> NoReturn:
@@ -120,9 +126,11 @@ def _load() -> Settings:
     """The configuration, read anew at each call."""
     from bridge.settings import load, secrets
 
-    context = click.get_current_context(silent=True)
-    settings = load((context.obj or {}).get("config") if context else None)
+    options = click.get_current_context().obj
+    settings = load(options.get("config"))
     _known_secrets.extend(secret for secret in secrets(settings) if secret not in _known_secrets)
+    if options.get("log_level") is None and options["default_log_level"] is None:
+        logging.getLogger().setLevel(settings.log_level.upper())
     return settings
 
 
@@ -169,7 +177,7 @@ def _show(connector: str, settings: Settings) -> None:
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
-@command("run", level="info")
+@command("run", level=None)
 @click.option("--once", is_flag=True, help="One poll, then work until all is delivered.")
 @click.option("--wait", type=click.FloatRange(min=0), default=180.0, show_default=True, help="Seconds --once may take.")
 @click.option("--dry-run", is_flag=True, help="With --once: say what would be made; make and write nothing.")
@@ -200,19 +208,19 @@ def _process(settings: Settings, *roles: str) -> int:
     return 0
 
 
-@command("poller", level="info")
+@command("poller", level=None)
 def poller() -> int:
     """Poller and dispatcher; any number may run, one of them works."""
     return _process(_shared(), "poller")
 
 
-@command("worker", level="info")
+@command("worker", level=None)
 def worker() -> int:
     """Delivers; any number may run."""
     return _process(_shared(), "worker")
 
 
-@command("web", level="info")
+@command("web", level=None)
 def web() -> int:
     """Health and status over HTTP."""
     return _process(_shared(), "web")
@@ -232,7 +240,7 @@ def _shared() -> Settings:
 def _once(settings: Settings, wait: float) -> int:
     import signal
 
-    from bridge import report as texts
+    from bridge import printing as texts
     from bridge.once import run_once
     from bridge.runtime import Runtime
 
@@ -245,7 +253,7 @@ def _once(settings: Settings, wait: float) -> int:
 
 
 def _rehearse(settings: Settings) -> int:
-    from bridge import report as texts
+    from bridge import printing as texts
     from bridge.huntress import SourceError, SourceRefused
     from bridge.once import rehearse
     from bridge.runtime import Runtime, undisturbed
@@ -285,10 +293,12 @@ def check(online: bool) -> int:
 
 @command("render")
 @click.argument("connector")
-@click.option("--report", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A report as JSON.")
+@click.option(
+    "--report", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A report as JSON."
+)
 def render(connector: str, file: Path | None) -> int:
     """Shows the ticket that a report would make in CONNECTOR; a built-in sample without --report."""
-    from bridge import report as texts
+    from bridge import printing as texts
     from bridge.preview import preview
     from connectors.base import Outcome
 
@@ -318,7 +328,9 @@ def _report(file: Path | None) -> IncidentReport:
 
 
 @command("explain")
-@click.option("--report", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A report as JSON.")
+@click.option(
+    "--report", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A report as JSON."
+)
 @click.option("--organization", type=int, help="Organization id, instead of the report's.")
 @click.option("--severity", help="Severity, instead of the report's.")
 def explain(file: Path | None, organization: int | None, severity: str | None) -> int:
@@ -351,11 +363,13 @@ def _runtime(settings: Settings) -> Iterator[Runtime]:
 @click.option("--json", "as_json", is_flag=True, help="An array of objects, for scripts.")
 def deliveries(state: str | None, as_json: bool) -> int:
     """What was delivered, what waits, and why."""
-    from bridge import report as texts
+    from bridge import printing as texts
     from bridge.models import DeliveryState
 
     with _runtime(_settings()) as runtime:
-        found = list(runtime.store.deliveries([DeliveryState(state)] if state else tuple(DeliveryState)))
+        states = [DeliveryState(state)] if state else tuple(DeliveryState)
+        waiting = {name: runtime.why_waiting(name) for name in runtime.services}
+        found = [texts.explained(delivery, waiting) for delivery in runtime.store.deliveries(states)]
         if as_json:
             click.echo(_clean(texts.deliveries_json(found)))
             return 0
@@ -381,7 +395,9 @@ def healthcheck(role: str | None) -> int:
 @command("retry")
 @click.argument("report", required=False, type=int)
 @click.option("--connector", help="Only this connector's deliveries.")
-@click.option("--state", type=click.Choice(["pending", "creating", "rejected", "held"]), help="Only deliveries in this state.")
+@click.option(
+    "--state", type=click.Choice(["pending", "creating", "rejected", "held"]), help="Only deliveries in this state."
+)
 def retry(report: int | None, connector: str | None, state: str | None) -> int:
     """Makes deliveries due now; what is in doubt is only looked up, what is created is left."""
     from bridge.models import DeliveryState
@@ -389,7 +405,11 @@ def retry(report: int | None, connector: str | None, state: str | None) -> int:
     settings = _settings()
     if connector is not None:
         _show(connector, settings)
-    states = [DeliveryState(state)] if state else [DeliveryState(name) for name in ("pending", "creating", "rejected", "held")]
+    states = (
+        [DeliveryState(state)]
+        if state
+        else [DeliveryState(name) for name in ("pending", "creating", "rejected", "held")]
+    )
     with _runtime(settings) as runtime:
         fitting = [
             delivery
@@ -428,7 +448,7 @@ def link(report: int, connector: str, ticket: str) -> int:
     return 0
 
 
-@command("demo", level="warning")
+@command("demo")
 @click.option("--for", "seconds", type=click.FloatRange(min=1), help="End after this many seconds, else with ctrl-C.")
 @click.option("--serve", is_flag=True, help="Only the pretend systems, without a bridge; for trying containers.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="With --serve: address to listen on.")

@@ -128,7 +128,9 @@ class Deliverer:
             except Outcome as outcome:
                 turn.end_with(outcome)
             except redis.RedisError as error:
-                log.warning("the store does not answer; the lease runs out and the delivery is due again", error=str(error))
+                log.warning(
+                    "the store does not answer; the lease runs out and the delivery is due again", error=str(error)
+                )
             except Exception as error:
                 log.exception("an error inside the bridge")
                 turn.end_with(turn.internal(error))
@@ -171,8 +173,8 @@ class Turn:
                 self.claim,
                 state=DeliveryState.HELD,
                 kind="poison",
-                reason=f"{self.claim.lapsed} workers in a row ended while they worked on this delivery, the last with the plain "
-                "rendering; look at the report and the workers' logs, then retry it",
+                reason=f"{self.claim.lapsed} workers in a row ended while they worked on this delivery, the last with "
+                "the plain rendering; look at the report and the workers' logs, then retry it",
             )
         elif step is Step.LOOK_UP:
             self.look_up()
@@ -215,7 +217,8 @@ class Turn:
             return
         self.store.release(
             self.claim,
-            reason=self.claim.reason or "the ticket system did not say whether it made the ticket; it is being looked up",
+            reason=self.claim.reason
+            or "the ticket system did not say whether it made the ticket; it is being looked up",
             kind="doubt",
             delay=wait,
             looked=self.claim.looked + 1,
@@ -413,7 +416,9 @@ class Turn:
         try:
             self._end_with(outcome)
         except redis.RedisError as error:
-            self.log.warning("the store does not answer; the lease runs out and the delivery is due again", error=str(error))
+            self.log.warning(
+                "the store does not answer; the lease runs out and the delivery is due again", error=str(error)
+            )
 
     def _end_with(self, outcome: Outcome) -> None:
         reason = str(outcome)
@@ -432,6 +437,7 @@ class Turn:
             self.log.warning("the outcome of the create is unknown", reason=reason)
             if self.connector.can_find:
                 delay = look_up_offsets(self.service.settings.settle)[0]
+                reason += "; whether the ticket was made is being looked up"
             self.store.release(
                 self.claim, reason=reason, kind="doubt", delay=delay, failures=failures, doubt=self.connector.can_find
             )

@@ -42,9 +42,7 @@ class Details:
         self._asked: dict[str, Future[Organization | Agent]] = {}
         self._lock = threading.Lock()
 
-    def of(
-        self, report: IncidentReport, patience: float = PATIENCE
-    ) -> tuple[Organization | None, Agent | None, bool]:
+    def of(self, report: IncidentReport, patience: float = PATIENCE) -> tuple[Organization | None, Agent | None, bool]:
         """(organization, agent, are some still to come?). Gone agents are not waited for."""
         until = time.monotonic() + patience
         organization: Organization | None = None

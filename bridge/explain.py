@@ -69,7 +69,8 @@ def _connector(
         yield f"  company: {outcome}"
     else:
         if match is not None:
-            yield f"  company: {match.company.name or match.company.id} (by {match.source}{'; ' if match.reason else ''}{match.reason})"
+            why = f"by {match.source}{'; ' if match.reason else ''}{match.reason}"
+            yield f"  company: {match.company.name or match.company.id} ({why})"
     if isinstance(table, PsaSettings):
         priority = table.priority_for(report.severity)
         yield f"  priority: {'the ticket system decides' if priority is None else priority}"

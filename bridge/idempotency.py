@@ -198,8 +198,8 @@ class IdempotencyStore:
         written = self.client.hget(meta, "schema")
         if written is not None and int(cast(str, written)) > SCHEMA:
             raise StoreError(
-                f"the store in Redis has schema version {cast(str, written)}, this huntress-bridge knows {SCHEMA}; run the "
-                "newer huntress-bridge that wrote it, or use another [redis] namespace"
+                f"the store in Redis has schema version {cast(str, written)}, this huntress-bridge knows {SCHEMA}; run "
+                "the newer huntress-bridge that wrote it, or use another [redis] namespace"
             )
         self.client.hsetnx(meta, "schema", str(SCHEMA))
         self.client.hsetnx(meta, "birth", secrets.token_hex(12))

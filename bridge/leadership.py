@@ -25,8 +25,8 @@ RENEW_EVERY = 2.0
 class Leadership:
     """Keeps trying to lead `role` from a thread of its own.
 
-    `number` is the fence: scripts refuse a number that is not the newest, so a leader that froze changes nothing when it
-    wakes up. A leader whose loop has not called `alive` for `patience` seconds stops renewing, so that another takes over.
+    `number` is the fence: scripts refuse a number that is not the newest, so a leader that froze changes nothing when
+    it wakes up. A leader whose loop has not called `alive` for `patience` seconds stops renewing; another takes over.
     """
 
     def __init__(

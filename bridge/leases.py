@@ -37,9 +37,11 @@ class Lease:
         self.deadline = self.clock() + seconds
 
     def check(self) -> None:
-        """Raises `Unavailable` unless the lease holds for certain: nothing is sent by a worker that froze or was cut off."""
+        """Raises `Unavailable` unless the lease holds for certain: a worker that froze or was cut off sends nothing."""
         if self.lost or self.clock() - self.renewed_at > LEASE - MARGIN:
-            raise Unavailable("this worker lost its lease on the delivery; nothing was sent, whoever holds it now goes on")
+            raise Unavailable(
+                "this worker lost its lease on the delivery; nothing was sent, whoever holds it now goes on"
+            )
 
 
 class LeaseKeeper:

@@ -17,7 +17,7 @@ FINISHED_STATUSES = ("closed", "dismissed", "partner_dismissed", "deleting", "re
 
 @dataclass(frozen=True, slots=True)
 class Unparsable:
-    """An item of a listing that is no report. `raw` is its JSON as it came."""
+    """An item of a listing that cannot be taken for a report, open or over. `raw` is its JSON as it came."""
 
     raw: Any
     reason: str
@@ -61,10 +61,14 @@ def sort_out(
         except ParseError as error:
             unparsable.append(Unparsable(raw, str(error)))
             continue
-        if not is_open(report):
+        if report.status in FINISHED_STATUSES:
             continue
         if needs_sending and not raw.get("sent_at"):
             unsent.add(report.id)
+            continue
+        if not is_open(report):
+            reason = f"its status {report.status[:60]!r} is not known, so it may be open or over"
+            unparsable.append(Unparsable(raw, reason, report.id))
             continue
         if report.organization_id is None:
             report = replace(report, organization_id=organization_id)

@@ -1,7 +1,7 @@
 """The small frozen models that everything inside speaks in.
 
-The outside world is parsed into these once, at the edge (`bridge.huntress`, each connector); inside there are no raw dicts.
-Times are timezone-aware datetimes in UTC, ids of the source are integers, ids of ticket systems are strings.
+The outside world is parsed into these once, at the edge (`bridge.huntress`, each connector); inside there are no raw
+dicts. Times are timezone-aware datetimes in UTC, ids of the source are integers, ids of ticket systems are strings.
 """
 
 from __future__ import annotations

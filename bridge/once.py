@@ -11,6 +11,7 @@ import structlog
 
 from bridge.huntress import SourceError
 from bridge.models import SETTLED, Delivery, DeliveryState, IncidentReport
+from bridge.printing import explained
 from bridge.processes import Process
 from bridge.rendering import RenderInput
 from bridge.runtime import Runtime, make_routes
@@ -54,8 +55,9 @@ def run_once(runtime: Runtime, wait: float) -> OnceResult:
             runtime.stopping.wait(0.1)
     finally:
         process.stop()
+    reasons = {name: runtime.why_waiting(name) for name in runtime.services}
     waiting = [
-        delivery
+        explained(delivery, reasons)
         for delivery in runtime.store.deliveries(state for state in DeliveryState if state not in SETTLED)
         if delivery.connector in runtime.services
     ]
@@ -171,6 +173,3 @@ def _open_reports(runtime: Runtime, organization_ids: list[int]) -> Iterator[Inc
     for organization_id in organization_ids:
         for report in source.open_reports(dialect, organization_id).reports:
             yield replace(report, organization_id=report.organization_id or organization_id)
-
-
-

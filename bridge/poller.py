@@ -19,7 +19,7 @@ from bridge.bookkeeping import Bookkeeping
 from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused
 from bridge.idempotency import Deposed, IdempotencyStore
 from bridge.leadership import Leadership
-from bridge.models import Account, IncidentReport, Organization
+from bridge.models import Account, Organization
 from bridge.routing import Routes
 from bridge.settings import Settings
 
@@ -101,7 +101,7 @@ class Poller:
             left -= 2.0
 
     def cycle(self, stopping: threading.Event | None = None) -> Cycle:
-        """One look at everything. Raises `Deposed` and `redis.RedisError`; what the source does wrong is in the result."""
+        """One look at everything. Raises `Deposed` and `redis.RedisError`; the source's errors are in the result."""
         started = self.store.now()
         self.books.poll_started()
         self._quarantined.clear()
@@ -226,7 +226,7 @@ class Poller:
         if stored and int(stored) != account.id:
             raise SourceMismatch(
                 f"the API key belongs to Huntress account {account.id}, but this store holds the deliveries of account "
-                f"{stored}; check [huntress] api_key and account_id, or set another [redis] namespace for the new account"
+                f"{stored}; check [huntress] api_key and account_id, or give the new account another [redis] namespace"
             )
         self.store.remember("account_id", str(account.id))
         self.store.remember("account_name", account.name)

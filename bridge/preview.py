@@ -11,7 +11,7 @@ from bridge.models import Account, Agent, Company, CompanyMatch, CompanySource, 
 from bridge.parsing import ParseError, parse_agent, parse_organization, parse_report
 from bridge.rendering import Rendered, RenderInput
 from bridge.routing import Routes
-from bridge.runtime import make_companies, make_connectors, make_renderer
+from bridge.runtime import OFFLINE, make_companies, make_connectors, make_renderer
 from bridge.settings import Settings
 
 #: Stands in for the account while nobody asked the source.
@@ -44,7 +44,9 @@ def sample_organization(report: IncidentReport) -> Organization | None:
 
 def sample_agent(report: IncidentReport) -> Agent | None:
     """Stands in for the report's agent."""
-    return None if report.agent_id is None else parse_agent(scenario.agent(report.agent_id, report.organization_id or 0))
+    return (
+        None if report.agent_id is None else parse_agent(scenario.agent(report.agent_id, report.organization_id or 0))
+    )
 
 
 def sample_company(companies: Companies, connector: str, report: IncidentReport) -> CompanyMatch | None:
@@ -58,7 +60,7 @@ def sample_company(companies: Companies, connector: str, report: IncidentReport)
 def preview(settings: Settings, name: str, report: IncidentReport) -> Rendered:
     """The ticket that `report` would make in connector `name`."""
     companies = make_companies(settings)
-    connectors = make_connectors(settings)
+    connectors = make_connectors(settings, lambda name: OFFLINE)
     try:
         connector = connectors[name]
         reference = Routes(settings.connectors, frozenset(), frozenset(), {}).reference(report, name)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bridge.bookkeeping import Quarantined
 from bridge.idempotency import Pause
-from bridge.models import Delivery, Ticket
+from bridge.models import SETTLED, Delivery, Ticket
 
 if TYPE_CHECKING:
     from bridge.once import OnceResult, Rehearsed
@@ -25,6 +26,16 @@ def moment(seconds: float | None) -> str | None:
 def one_line(text: str) -> str:
     """Text of the outside world on one line of a terminal, without anything that steers it."""
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def explained(delivery: Delivery, waiting: Mapping[str, str]) -> Delivery:
+    """A delivery without a reason of its own gets its connector's; `waiting` has one for each configured connector."""
+    if delivery.state in SETTLED:
+        return delivery
+    if delivery.connector not in waiting:
+        why = f"no connector {delivery.connector} is configured any more"
+        return replace(delivery, reason=f"{why}; {delivery.reason}" if delivery.reason else why)
+    return delivery if delivery.reason else replace(delivery, reason=waiting[delivery.connector])
 
 
 def deliveries_json(deliveries: Iterable[Delivery]) -> str:
@@ -63,7 +74,17 @@ def print_deliveries(
 
     console = Console(width=None if sys.stdout.isatty() else max(160, shutil.get_terminal_size().columns))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("report", "organization", "connector", "severity", "state", "ticket", "attempts", "next attempt", "reason"):
+    for name in (
+        "report",
+        "organization",
+        "connector",
+        "severity",
+        "state",
+        "ticket",
+        "attempts",
+        "next attempt",
+        "reason",
+    ):
         table.add_column(name, overflow="fold", no_wrap=name != "reason")
     for delivery in deliveries:
         ticket = (delivery.ticket.number or delivery.ticket.id) if delivery.ticket else ""
@@ -85,7 +106,9 @@ def print_deliveries(
         console.print("no deliveries")
     for pause in pauses:
         reason = one_line(clean(pause.reason))
-        console.print(Text(f"connector {pause.connector} is paused until {moment(pause.until)} at the latest: {reason}"))
+        console.print(
+            Text(f"connector {pause.connector} is paused until {moment(pause.until)} at the latest: {reason}")
+        )
     for entry in quarantined:
         name = f"report {entry.report_id}" if entry.report_id is not None else "a report without an id"
         console.print(Text(f"quarantined: {name} cannot be parsed: {one_line(clean(entry.reason))}"))
@@ -113,7 +136,9 @@ def once(result: OnceResult) -> str:
         reason = one_line(delivery.reason) or "not its turn yet"
         lines.append(f"report {delivery.report_id} to {delivery.connector}: {delivery.state}: {reason}")
     if result.quarantined:
-        lines.append(f"{result.quarantined} reports are quarantined: they cannot be parsed (see `huntress-bridge deliveries`)")
+        lines.append(
+            f"{result.quarantined} reports are quarantined: they cannot be parsed (see `huntress-bridge deliveries`)"
+        )
     if result.problem:
         lines.append(f"the poll was not complete: {result.problem}")
     return "\n".join(lines)
@@ -121,7 +146,8 @@ def once(result: OnceResult) -> str:
 
 def rehearsed(line: Rehearsed) -> str:
     """One line of a rehearsal."""
-    text = f"report {line.report_id} ({line.severity or 'severity not given'}, {line.organization}) to {line.connector}: {line.verdict}"
+    about = f"{line.severity or 'severity not given'}, {line.organization}"
+    text = f"report {line.report_id} ({about}) to {line.connector}: {line.verdict}"
     for name, value in (("company", line.company), ("title", line.title)):
         if value:
             text += f"; {name}: {value}"

@@ -31,9 +31,7 @@ SUSPECT_AGAIN = 15
 class Prober:
     """Probes connectors, for any process of the bridge."""
 
-    def __init__(
-        self, store: IdempotencyStore, probing: Callable[[str], AbstractContextManager[None]]
-    ) -> None:
+    def __init__(self, store: IdempotencyStore, probing: Callable[[str], AbstractContextManager[None]]) -> None:
         self.store = store
         self.probing = probing
 
@@ -50,7 +48,7 @@ class Prober:
         return f"{findings[0].setting}: {findings[0].message}{more}"
 
     def suspect(self, service: Service, why: str) -> None:
-        """A delivery met a misconfiguration: the connector is paused if a probe fails too, else that delivery alone waits."""
+        """A delivery met a misconfiguration: pauses the connector if a probe fails too, else that delivery waits."""
         if not self.store.client.set(self.store.key(f"suspect:{service.name}"), "1", nx=True, ex=SUSPECT_AGAIN):
             return
         try:
@@ -64,8 +62,8 @@ class Prober:
         """The first ticket since the start cannot be found again by its reference."""
         reason = (
             f"creates what it cannot find: ticket {ref.number or ref.id} was made but a search for its reference "
-            f"{claim.reference} finds nothing after {settle:.0f} s. Let the API user see all boards or queues and their "
-            "tickets; nothing more is created until that ticket is found"
+            f"{claim.reference} finds nothing after {settle:.0f} s. Let the API user see all boards or queues and "
+            "their tickets; nothing more is created until that ticket is found"
         )
         if self.store.pause(
             claim.connector, "unfindable", PAUSE, reason, probe_in=FIRST_PROBE, report_id=claim.report_id

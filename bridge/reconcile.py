@@ -73,6 +73,6 @@ def wait_after_empty_look_up(claim: Claim, now: float, settle: float) -> float |
 
 
 def back_off(failures: int, bounds: tuple[float, float], draw: random.Random) -> float:
-    """Seconds to wait after `failures` failures in a row: doubling within bounds, with jitter of up to a quarter less."""
+    """Seconds to wait after `failures` failures in a row: doubling within bounds, less a jitter of up to a quarter."""
     shortest, longest = bounds
     return float(min(longest, shortest * 2 ** min(failures, 16))) * (1 - 0.25 * draw.random())

@@ -59,7 +59,9 @@ class Routes:
         if refusal:
             return [Decision(name, False, refusal) for name in self.connectors_settings]
         decisions = [self._decide(report, name, settings) for name, settings in self.connectors_settings.items()]
-        if any(decision.takes for decision in decisions) or all(self._too_old(report, name) for name in self.connectors_settings):
+        if any(decision.takes for decision in decisions) or all(
+            self._too_old(report, name) for name in self.connectors_settings
+        ):
             return decisions
         return [
             decision
@@ -108,8 +110,8 @@ def routed_severity(report: IncidentReport) -> str:
 def not_before(store: IdempotencyStore, setting: str, name: str, *, pin: bool = True) -> datetime | None:
     """The moment that a `not_before` setting means; None: there is none.
 
-    "now" is pinned in the store at the first start (unless `pin` is False), and outlives the store's loss while a process
-    of the bridge runs.
+    "now" is pinned in the store at the first start (unless `pin` is False), and outlives the store's loss while a
+    process of the bridge runs.
     """
     if not setting:
         return None

@@ -26,7 +26,7 @@ from bridge.probe import Prober
 from bridge.rendering import Renderer
 from bridge.routing import Routes, not_before
 from bridge.settings import ConfigurationError, Settings
-from connectors.base import Connector, ConnectorContext, Outcome
+from connectors.base import Connector, ConnectorContext, Outcome, Unavailable
 from connectors.registry import connector_classes
 
 log = structlog.get_logger(__name__)
@@ -50,10 +50,18 @@ class Assembly:
         self.source.close()
 
 
+def _offline() -> None:
+    raise Unavailable("this command asks no ticket system")
+
+
+#: For connectors that must send nothing: previews and the check off line.
+OFFLINE = ConnectorContext(before_request=_offline)
+
+
 def make_connectors(
     settings: Settings, context: Callable[[str], ConnectorContext] = lambda name: ConnectorContext()
 ) -> dict[str, Connector]:
-    """The configured connectors. Raises `ConfigurationError` when two would share each other's tickets."""
+    """The configured connectors, by default free to ask. Raises `ConfigurationError` when two would share tickets."""
     classes = connector_classes()
     connectors: dict[str, Connector] = {}
     problems: list[str] = []
@@ -223,6 +231,16 @@ class Runtime:
         if not stored:
             return None
         return Account(int(stored), self.store.recall("account_name"), self.store.recall("subdomain"))
+
+    def why_waiting(self, connector: str) -> str:
+        """Why a delivery waits that has no reason of its own."""
+        pause = self.store.paused(connector)
+        if pause is not None:
+            return f"the connector is paused: {pause.reason}"
+        proving = self.store.proving_report(connector)
+        if proving is not None:
+            return f"waiting until the first ticket since the start (report {proving}) was found by its reference"
+        return "waiting for its turn: the connector is busy, or no worker and poller run"
 
     def reload(self) -> bool:
         """Reads the configuration again. An invalid one is refused and the old stays; True when it was taken."""

@@ -106,6 +106,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path("data")
     #: For times shown in tickets; an IANA name.
     timezone: ZoneName = "UTC"
+    #: What the processes log to standard error; `--log-level` overrides it.
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     huntress: HuntressSettings = HuntressSettings()
     poll: PollSettings = PollSettings()
     redis: RedisSettings = RedisSettings()

@@ -20,7 +20,7 @@ from bridge.models import Agent, Company, Note, Ticket, TicketRef
 from connectors.autotask_api import AutotaskApi, Missing, Refused, Unanswered
 from connectors.autotask_catalog import Catalog
 from connectors.autotask_check import findings
-from connectors.autotask_fields import fit, pages, prefix
+from connectors.autotask_fields import Fields, fit, pages, prefix
 from connectors.autotask_hosts import find_host
 from connectors.autotask_settings import THREADS, AutotaskSettings
 from connectors.base import (
@@ -85,8 +85,8 @@ class Autotask(Connector):
         self.api.close()
 
     def parts(self) -> Sequence[TemplatePart]:
-        """The limits are the tenant's own, asked for once; raises `Unavailable` when it is away before that."""
-        fields = self.catalog.known_ticket_fields()
+        """The limits are the tenant's own, asked for once; while it cannot be asked, the documented ones."""
+        fields = _known(self.catalog.known_ticket_fields)
         description = fields.length("description", DESCRIPTION_LENGTH)
         text = TEXT_NOTES * self._note_room() if self._internal else description
         return (
@@ -287,7 +287,7 @@ class Autotask(Connector):
         return [description for item in items if isinstance(description := item.get("description"), str)]
 
     def _note_room(self) -> int:
-        return max(1000, self.catalog.known_note_fields().length("description", NOTE_LENGTH) - MARKER_ROOM)
+        return max(1000, _known(self.catalog.known_note_fields).length("description", NOTE_LENGTH) - MARKER_ROOM)
 
     def _attach_host(self, item: Mapping[str, Any], agent: Agent) -> None:
         """Sets the configuration item that is this agent; where none is certain, the ticket does without."""
@@ -329,6 +329,14 @@ def _company_id(company: Company) -> int:
     if not (company.id.isascii() and company.id.isdecimal()):
         raise Misconfigured(f"{company.id!r} is not the id of an Autotask company; check the organizations file")
     return int(company.id)
+
+
+def _known(ask: Callable[[], Fields]) -> Fields:
+    """The fields, or none while the tenant cannot be asked: a ticket can be previewed without it."""
+    try:
+        return ask()
+    except Outcome:
+        return Fields("", {})
 
 
 def _assert_plain(reference: str) -> None:

@@ -27,7 +27,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from bridge.models import Agent, Company, Note, Ticket, TicketRef
 
@@ -107,7 +107,7 @@ ProxyUrl = Annotated[str, Field(repr=False), PlainSerializer(_without_user)]
 
 
 class SettingsModel(BaseModel):
-    """Base of every settings table: unknown keys are errors, and any secret also comes as ``<key>_file``, never both."""
+    """Base of every settings table: unknown keys are errors; any secret also comes as ``<key>_file``, never both."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
 
@@ -268,7 +268,7 @@ class Connector(ABC):
 
     @abstractmethod
     def system(self) -> str:
-        """Identity of the system reached, e.g. `host/company`: two connectors with the same one need different suffixes."""
+        """Identity of the system reached, e.g. `host/company`: connectors with the same one need different suffixes."""
 
     def slot_group(self) -> str:
         """Connectors that answer the same share one limit of concurrency (default: each its own)."""
@@ -299,7 +299,7 @@ class Connector(ABC):
         """Sends exactly one create request. Whatever fails before it is sent raises `Unavailable`."""
 
     def complete(self, ref: TicketRef, ticket: Ticket) -> TicketRef:
-        """After the create was recorded: fetch number and link, attach the host. Safe to repeat; failing is harmless."""
+        """Once the create is recorded: fetch number and link, attach the host. Safe to repeat, repeated until done."""
         return ref
 
     @abstractmethod
@@ -310,7 +310,7 @@ class Connector(ABC):
         """Writes `reference` into the existing ticket named by id or number. Raises `Rejected` when there is none."""
         raise Rejected(f"connector {self.name} ({self.type}) cannot link existing tickets")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most connectors have nothing to give up
         """Gives up connections."""
 
 

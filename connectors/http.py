@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import json as jsonlib
 import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import requests
 from requests.utils import get_environ_proxies, select_proxy
 
+from connectors import lenient_json
 from connectors.addresses import is_loopback, same_site, split_url
 from connectors.base import Misconfigured
 from connectors.deadline import DeadlineAdapter, attempt
@@ -220,8 +220,8 @@ def _decode(body: bytes, encoding: str | None) -> str:
 
 def _parse(body: bytes) -> Any:
     try:
-        return jsonlib.loads(body)
-    except (ValueError, RecursionError):
+        return lenient_json.parse(body)
+    except ValueError:
         return None
 
 

@@ -49,7 +49,9 @@ class PretendWorld:
         """One more report is sent; organizations, hosts and kinds take turns."""
         with self.huntress.lock:
             organization = list(self.huntress.organizations.values())[self.made % ORGANIZATIONS]
-            agents = [agent for agent in self.huntress.agents.values() if agent["organization_id"] == organization["id"]]
+            agents = [
+                agent for agent in self.huntress.agents.values() if agent["organization_id"] == organization["id"]
+            ]
             agent = None if self.made % 5 == 4 else agents[self.made % len(agents)]
             number = FIRST_REPORT_ID + self.made
             self.huntress.reports[number] = scenario.incident(number, organization, agent, datetime.now(UTC))
@@ -81,7 +83,9 @@ def pretend_world(host: str = "127.0.0.1", ports: tuple[int, int, int, int] = (0
             port=ports[1],
         )
         autotask = PretendAutotask(
-            companies=[(175, "Catch-all"), *((200 + n, o["name"]) for n, o in enumerate(known))], host=host, port=ports[2]
+            companies=[(175, "Catch-all"), *((200 + n, o["name"]) for n, o in enumerate(known))],
+            host=host,
+            port=ports[2],
         )
         mailbox = PretendMailbox(host=host, port=ports[3])
         for system in (huntress, connectwise, autotask, mailbox):

@@ -46,7 +46,9 @@ def report(number: int, severity: str = "low", **fields: object) -> IncidentRepo
     return replace(IncidentReport(number, account_id=5, organization_id=4, severity=severity), **fields)  # type: ignore[arg-type]
 
 
-def observe(store: IdempotencyStore, *reports: IncidentReport, connectors: tuple[str, ...] = (CONNECTOR,)) -> list[tuple[int, str]]:
+def observe(
+    store: IdempotencyStore, *reports: IncidentReport, connectors: tuple[str, ...] = (CONNECTOR,)
+) -> list[tuple[int, str]]:
     names = {one.id: [(name, f"huntress-5-{one.id}") for name in connectors] for one in reports}
     return store.observe(lead(store, "poller"), [(one, names[one.id]) for one in reports])
 
@@ -315,7 +317,9 @@ def test_a_ticket_is_recorded_even_by_an_owner_whose_lease_lapsed(store: Idempot
 
 
 @pytest.mark.parametrize(("first", "second"), [("9", "10"), ("10", "9")])
-def test_of_two_tickets_the_lower_id_is_kept_and_the_other_named(store: IdempotencyStore, first: str, second: str) -> None:
+def test_of_two_tickets_the_lower_id_is_kept_and_the_other_named(
+    store: IdempotencyStore, first: str, second: str
+) -> None:
     claimed = creating(store)
     store.record(claimed, TicketRef(first), told=1)
     assert store.record(claimed, TicketRef(second), told=1) == "9"

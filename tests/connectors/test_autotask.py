@@ -440,10 +440,9 @@ def test_parts_of_an_internal_ticket_leave_room_for_several_notes(psa: PretendAu
     assert text.limit > 3 * 31000
 
 
-def test_parts_that_were_never_seen_need_the_tenant(psa: PretendAutotask) -> None:
+def test_without_the_tenant_parts_have_the_documented_lengths(psa: PretendAutotask) -> None:
     psa.stop()
-    with pytest.raises(Unavailable):
-        connector(psa).parts()
+    assert [part.limit for part in connector(psa, visibility="customer").parts()] == [255, 8000, 8000]
 
 
 def test_emoji_take_two_units_and_cost_no_ticket(psa: PretendAutotask) -> None:

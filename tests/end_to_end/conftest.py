@@ -49,9 +49,7 @@ class World:
         self.connectwise = PretendConnectWise(
             companies=[(1, "Catchall", "Catchall"), *((1000 + id, f"ORG{id}", name) for id, name in names)]
         )
-        self.autotask = PretendAutotask(
-            companies=[(175, "Catch-all"), *((2000 + id, name) for id, name in names)]
-        )
+        self.autotask = PretendAutotask(companies=[(175, "Catch-all"), *((2000 + id, name) for id, name in names)])
         self.mailbox = PretendMailbox()
         self.systems = (self.huntress, self.connectwise, self.autotask, self.mailbox)
         for number in range(1, organizations + 1):

@@ -57,9 +57,7 @@ def test_twelve_reports_of_three_organizations(world: World, make_bridge: MakeBr
 
 
 @pytest.mark.parametrize("pagination", ["token", "next_page", "total_pages"])
-def test_every_form_of_paging_is_read_to_its_end(
-    world: World, make_bridge: MakeBridge, pagination: str
-) -> None:
+def test_every_form_of_paging_is_read_to_its_end(world: World, make_bridge: MakeBridge, pagination: str) -> None:
     world.huntress.pagination = pagination  # type: ignore[assignment]
     world.huntress.page_size_cap = 5
     world.reports(12)
@@ -68,7 +66,9 @@ def test_every_form_of_paging_is_read_to_its_end(
     assert dict(world.connectwise_references()) == dict.fromkeys(references(world, 12), 1)
 
 
-def test_the_reports_dialect_over_thirty_organizations(make_world: Callable[..., World], make_bridge: MakeBridge) -> None:
+def test_the_reports_dialect_over_thirty_organizations(
+    make_world: Callable[..., World], make_bridge: MakeBridge
+) -> None:
     world = make_world(30, "reports")
     world.huntress.page_size_cap = 25
     world.reports(60, organizations=30)
