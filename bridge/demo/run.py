@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -154,21 +154,21 @@ def _show(world: PretendWorld, process: Any, stop: threading.Event, until: float
 
     console = Console()
     next_incident = time.monotonic() + INCIDENT_EVERY
-    shown: set[tuple[str, str, str, str]] = set()
-    live = Live(_table(world), console=console, refresh_per_second=4) if sys.stdout.isatty() else None
+    arrived: dict[tuple[str, str, str, str], None] = {}
+    live = Live(_table(world, arrived, console.height), console=console, refresh_per_second=4) if sys.stdout.isatty() else None
     with live if live is not None else ExitStack():
         while not stop.is_set() and (until is None or time.monotonic() < until):
             if time.monotonic() >= next_incident and world.made < MOST_REPORTS:
                 world.incident()
                 next_incident += INCIDENT_EVERY
             process.beat()
-            if live is not None:
-                live.update(_table(world))
-            else:
-                for row in tickets(world):
-                    if row not in shown:
-                        shown.add(row)
+            for row in tickets(world):
+                if row not in arrived:
+                    arrived[row] = None
+                    if live is None:
                         click.echo("  ".join(cell for cell in row if cell))
+            if live is not None:
+                live.update(_table(world, arrived, console.height))
             stop.wait(0.25)
 
 
@@ -188,15 +188,15 @@ def tickets(world: PretendWorld) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _table(world: PretendWorld) -> Any:
+def _table(world: PretendWorld, arrived: Collection[tuple[str, str, str, str]], height: int) -> Any:
+    """The newest tickets, as many as fit, in the order in which they came."""
     from rich.table import Table
     from rich.text import Text
 
-    rows = tickets(world)
-    table = Table(title=f"{world.made} reports, {len(rows)} tickets", title_justify="left")
+    table = Table(title=f"{world.made} reports, {len(arrived)} tickets", title_justify="left")
     for name in ("system", "ticket", "company or recipient", "title"):
         table.add_column(name, no_wrap=True)
-    for row in rows[-30:]:
+    for row in list(arrived)[-max(5, height - 9) :]:
         table.add_row(*(Text(cell) for cell in row))
     return table
 
