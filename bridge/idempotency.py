@@ -256,7 +256,7 @@ class IdempotencyStore:
             [str(report.id), snapshots[report.id][1], [name for name, _ in connectors]]
             for report, connectors in reports
         ]
-        wanted = {int(report_id) for report_id in self._answer("seen", leader, json.dumps(seen))} if seen else set()
+        wanted = {int(report_id) for report_id in self._answer("seen", leader, json.dumps(seen))}
         pending = [(report, connectors) for report, connectors in reports if report.id in wanted]
         if not pending:
             return []

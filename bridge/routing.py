@@ -121,7 +121,8 @@ def not_before(store: IdempotencyStore, setting: str, name: str, *, pin: bool = 
     field = f"not_before:{name}"
     kept = store.recall(field)
     if not kept:
-        kept = datetime.fromtimestamp(store.now(), UTC).isoformat()
+        # Whole seconds, as the source's times are: what is sent within this second must not pass for older.
+        kept = datetime.fromtimestamp(int(store.now()), UTC).isoformat()
         if pin:
             store.remember(field, kept)
             log.info("not_before is pinned", setting=name, moment=kept)

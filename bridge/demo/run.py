@@ -155,7 +155,7 @@ def _show(world: PretendWorld, process: Any, stop: threading.Event, until: float
     console = Console()
     next_incident = time.monotonic() + INCIDENT_EVERY
     arrived: dict[tuple[str, str, str, str], None] = {}
-    live = Live(_table(world, arrived, console.height), console=console, refresh_per_second=4) if sys.stdout.isatty() else None
+    live = Live(console=console, refresh_per_second=4) if sys.stdout.isatty() else None
     with live if live is not None else ExitStack():
         while not stop.is_set() and (until is None or time.monotonic() < until):
             if time.monotonic() >= next_incident and world.made < MOST_REPORTS:
