@@ -24,6 +24,8 @@ ANSWER_TIMEOUT = 4.0
 CONNECT_TIMEOUT = 3.0
 #: How often a command is repeated by itself. Few, since a caller that holds a lease must learn of an outage in time.
 REPEATS = 2
+#: Seconds for the one attempt of `quick_client`.
+QUICK_TIMEOUT = 1.0
 #: Seconds after which an idle connection is checked before it is used.
 IDLE_CHECK = 30
 
@@ -78,6 +80,11 @@ def store_client(url: str, *, decode: bool = True) -> redis.Redis:
     itself, also one whose answer was lost: scripts must be safe to run twice. Raises `RedisURLError`.
     """
     return _client(url, redis.Redis, decode)
+
+
+def quick_client(url: str) -> redis.Redis:
+    """A client that asks once and does not wait long, to find out whether Redis answers at all."""
+    return _client(url, redis.Redis, decode=True, timeout=QUICK_TIMEOUT, repeats=0)
 
 
 def broker_client(store_url: str, broker_url: str) -> tuple[redis.Redis, bool]:
@@ -146,6 +153,11 @@ def make_broker(client: redis.Redis, namespace: str, *, maintenance: bool) -> Re
     )
 
 
+def queued(broker: RedisBroker, queue: str) -> int:
+    """Messages in `queue` that no worker has fetched yet."""
+    return int(broker.client.llen(f"{broker.namespace}:{queue}"))
+
+
 class WorkerThreads:
     """Dramatiq's worker in this process. It outlives every outage of Redis."""
 
@@ -203,13 +215,15 @@ def redact_url(url: str) -> str:
     return f"{scheme}://{'***@' if at else ''}{place}{'?***' if query else ''}"
 
 
-def _client(url: str, kind: type[redis.Redis], decode: bool) -> redis.Redis:
+def _client(
+    url: str, kind: type[redis.Redis], decode: bool, timeout: float = ANSWER_TIMEOUT, repeats: int = REPEATS
+) -> redis.Redis:
     options: dict[str, Any] = {
         "decode_responses": decode,
-        "socket_timeout": ANSWER_TIMEOUT,
-        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": min(timeout, CONNECT_TIMEOUT),
         "health_check_interval": IDLE_CHECK,
-        "retry": Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.05), REPEATS),
+        "retry": Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.05), repeats),
         # After a fail-over behind one name, the old primary refuses writes until we connect anew and find the new one.
         "retry_on_error": [redis.ReadOnlyError],
         "client_name": "huntress-bridge",

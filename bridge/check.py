@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,12 +12,15 @@ from bridge.broker import ServerRefused, check_server, store_client
 from bridge.budget import RedisBudget
 from bridge.companies import Companies, look_up
 from bridge.embedded import EmbeddedRedisError
-from bridge.huntress import Budget, RequestKind, SourceError
+from bridge.huntress import Budget, RequestKind, SourceError, SourceUnavailable
 from bridge.idempotency import IdempotencyStore
 from bridge.runtime import OFFLINE, make_companies, make_connectors, make_renderer, make_source, redis_url
 from bridge.settings import ConfigurationError, Settings
 from connectors.base import Connector, Finding, Misconfigured, Outcome
 from connectors.registry import registry_errors
+
+#: What to do about a system that does not answer.
+REACHABLE = "check its address here and whether this machine may reach it (name service, firewall, proxy)"
 
 
 class _OwnBudget:
@@ -91,6 +95,9 @@ def _check_source(settings: Settings, budget: Budget) -> Iterator[Finding]:
         source = make_source(settings, budget)
         account = source.account()
         organizations = {organization.id for organization in source.organizations()}
+    except SourceUnavailable as error:
+        yield Finding("huntress", f"{error} Try again later, or {REACHABLE}")
+        return
     except SourceError as error:
         yield Finding("huntress", str(error))
         return
@@ -102,8 +109,10 @@ def _check_source(settings: Settings, budget: Budget) -> Iterator[Finding]:
 
 def _check_connector(connector: Connector, companies: Companies, name: str) -> Iterator[Finding]:
     prefix = f"connectors.{name}"
+    said = set()
     try:
         for finding in connector.check():
+            said.add(_without_request(finding.message))
             yield Finding(f"{prefix}.{finding.setting}", finding.message)
         if connector.companies() is None:
             return
@@ -115,6 +124,12 @@ def _check_connector(connector: Connector, companies: Companies, name: str) -> I
                     "reports go to the connector's default_company",
                 )
     except Misconfigured as error:
-        yield Finding(prefix, str(error))
+        if _without_request(str(error)) not in said:
+            yield Finding(prefix, str(error))
     except Outcome as error:
-        yield Finding(prefix, f"cannot be reached: {error}")
+        yield Finding(prefix, f"cannot be reached: {error}; try again later, or {REACHABLE}")
+
+
+def _without_request(sentence: str) -> str:
+    """The same refusal of another request is no news."""
+    return re.sub(r"\b[A-Z]+ \S+: ", "", sentence)

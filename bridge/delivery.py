@@ -14,7 +14,7 @@ from bridge import notes, reconcile
 from bridge.companies import Companies
 from bridge.details import Details
 from bridge.idempotency import Claim, Gate, IdempotencyStore, look_up_offsets
-from bridge.leases import Lease, LeaseKeeper
+from bridge.leases import STEP_MARGIN, Lease, LeaseKeeper
 from bridge.models import Account, DeliveryState, IncidentReport, Note, Ticket, TicketRef
 from bridge.probe import Prober
 from bridge.reconcile import Step
@@ -30,8 +30,6 @@ from connectors.base import (
     Unavailable,
 )
 
-#: Seconds beyond a request's own time-out after which a step counts as hung.
-STEP_MARGIN = 5.0
 #: Seconds for the steps that ask for lists (companies, boards) and for rendering.
 PREPARE_SECONDS = 120.0
 RENDER_SECONDS = 20.0
@@ -45,6 +43,8 @@ class Service:
     connector: Connector
     settings: ConnectorSettings
     renderer: Renderer
+    #: Requests at the same time; the largest of those that share the slot group.
+    limit: int = 1
 
     @property
     def group(self) -> str:
@@ -114,7 +114,7 @@ class Deliverer:
             report_id,
             connector,
             group=service.group,
-            concurrency=service.settings.concurrency,
+            concurrency=service.limit,
             settle=service.settings.settle,
         )
         if isinstance(claim, str):
@@ -132,7 +132,6 @@ class Deliverer:
                     "the store does not answer; the lease runs out and the delivery is due again", error=str(error)
                 )
             except Exception as error:
-                log.exception("an error inside the bridge")
                 turn.end_with(turn.internal(error))
 
 
@@ -167,7 +166,16 @@ class Turn:
     def take(self) -> None:
         """Does the next step."""
         step = reconcile.next_step(self.claim, can_find=self.connector.can_find)
-        if step is Step.GIVE_UP:
+        if step is Step.GIVE_UP and self.claim.state is DeliveryState.CREATED:
+            left = ", ".join(notes.WHAT[item] for item in sorted(self.claim.todo))
+            self.log.error("given up: workers end over this ticket again and again", left=left)
+            self.store.release(
+                self.claim,
+                done=self.claim.todo,
+                considered=self.claim.version,
+                remark=f"{self.claim.lapsed} workers in a row ended over this ticket; not done: {left}",
+            )
+        elif step is Step.GIVE_UP:
             self.log.error("held: workers end over this delivery again and again")
             self.store.release(
                 self.claim,
@@ -199,17 +207,18 @@ class Turn:
         if not found:
             return False
         self.log.info("ticket found by its reference", ticket_id=found[0].id, tickets=len(found))
-        for extra in found[1:]:
-            self.store.record(self.claim, extra, keep=True)
         self.record(found[0], told=self.claim.version, todo={"complete"}, proven=True)
+        for extra in reversed(found[1:]):
+            self.store.record(self.claim, extra, keep=True)
         self.follow_up(found[0], {"complete"} | ({"duplicate"} if len(found) > 1 else set()))
         return True
 
     def look_up(self) -> None:
         """An earlier create is in doubt: adopt what it made, or create once `settle` is over."""
+        asked_at = self.store.now()  # an answer that took long knows nothing of what was made meanwhile
         if self.adopt():
             return
-        wait = reconcile.wait_after_empty_look_up(self.claim, self.store.now(), self.service.settings.settle)
+        wait = reconcile.wait_after_empty_look_up(self.claim, asked_at, self.service.settings.settle)
         if wait is None:
             self.in_doubt = False
             self.log.info("the interrupted create never happened; creating")
@@ -220,7 +229,7 @@ class Turn:
             reason=self.claim.reason
             or "the ticket system did not say whether it made the ticket; it is being looked up",
             kind="doubt",
-            delay=wait,
+            delay=max(0.0, wait - (self.store.now() - asked_at)),
             looked=self.claim.looked + 1,
             failures=0,
         )
@@ -233,19 +242,20 @@ class Turn:
         if self.stopping():
             self.store.release(self.claim, state=self.undecided(), reason=self.claim.reason, delay=0, result=False)
             return
+        asked_at = time.monotonic()
         gate = self.store.begin_create(self.claim, proof=self.connector.can_find)
         if not gate.open:
             self.refused(gate)
             return
-        self.lease.renewed_at = time.monotonic()
+        self.lease.renewed_at = asked_at  # not the time of the answer: this process may have been frozen in between
         self.in_doubt = False
         self.sending = True
         self.request_step()
         reference = self.connector.create(prepared, _Progress(self.store, self.claim))
-        self.sending = False
         if gate.verdict == "prove":
             todo.add("verify")
         self.record(reference, told=self.claim.version, todo=todo, remark=remark)
+        self.sending = False
         self.log.info("ticket created", ticket_id=reference.id, title=ticket.title)
         self.follow_up(reference, todo, ticket)
 
@@ -306,14 +316,14 @@ class Turn:
 
     def record(self, ref: TicketRef, *, told: int, todo: set[str], remark: str = "", proven: bool = False) -> None:
         """The ticket is a fact; it must reach the store even when that is away for a moment."""
-        self.recorded = ref
         for attempt in range(5):
             try:
                 self.store.record(self.claim, ref, told=told, todo=todo, remark=remark, proven=proven, keep=True)
             except redis.RedisError as error:
                 self.log.warning("a ticket exists but the store does not answer", ticket_id=ref.id, error=str(error))
-                time.sleep(0.2 * 2**attempt)
+                time.sleep(0.2 * 2**attempt if attempt < 4 else 0)
             else:
+                self.recorded = ref
                 return
         raise OutcomeUnknown("the ticket was made, but the store did not answer; it will be found by its reference")
 
@@ -324,14 +334,17 @@ class Turn:
         done: set[str] = set()
         wait: float | None = None
         problem = ""
-        for item in sorted(todo):
+        for item in sorted(todo, key=lambda item: (item != "verify", item)):
             try:
                 self.request_step()
                 wanted = self.follow(item, ref, ticket)
+            except redis.RedisError:
+                raise
             except Rejected as refusal:
                 done.add(item)
                 self.store.record(self.claim, ref, remark=f"{notes.WHAT[item]} was refused: {refusal}", keep=True)
-            except (Unavailable, OutcomeUnknown, Misconfigured, Held) as outcome:
+            except Exception as error:
+                outcome = error if isinstance(error, Outcome) else self.internal(error)
                 wanted = reconcile.back_off(self.claim.failures, self.bounds(outcome), self.draw)
                 problem = f"the ticket exists; {notes.WHAT[item]} waits: {outcome}"
                 self.pause_for(outcome)
@@ -378,13 +391,17 @@ class Turn:
 
     def verify(self, ref: TicketRef) -> float | None:
         """Rule of the first create: a connector that cannot find what it creates must not create more."""
-        found = self.connector.find(self.claim.reference)
+        try:
+            found = self.connector.find(self.claim.reference)
+        except Rejected as refusal:
+            raise Unavailable(str(refusal)) from refusal  # a refused search proves nothing
         if any(ticket.id == ref.id for ticket in found):
             self.store.prove(self.claim.connector)
             return None
         delivery_age = self.store.now() - (self.claim.recorded_at or self.store.now())
-        if delivery_age < self.service.settings.settle:
-            return reconcile.back_off(self.claim.failures, reconcile.VERIFY_WAIT, self.draw)
+        left = self.service.settings.settle - delivery_age
+        if left > 0:
+            return min(left, reconcile.back_off(self.claim.failures, reconcile.VERIFY_WAIT, self.draw))
         if self.store.proving_report(self.claim.connector) != self.claim.report_id:
             return None
         self.prober.unfindable(self.claim, ref, self.service.settings.settle)
@@ -408,6 +425,7 @@ class Turn:
 
     def internal(self, error: Exception) -> Outcome:
         """An error of our own, as an outcome: in doubt when a request may be out."""
+        self.log.error("an error inside the bridge", exc_info=error)
         sentence = f"an error inside the bridge ({type(error).__name__}); the log has its details"
         return OutcomeUnknown(sentence) if self.sending else Unavailable(sentence)
 

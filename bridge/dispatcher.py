@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY = 1.0
 #: Seconds that the dispatcher's loop may stand still before another process takes over.
 PATIENCE = 30.0
+#: Messages waiting in Dramatiq's queue above which no more are added: no worker runs, or all are busy.
+MOST_QUEUED = 1000
 
 
 class Dispatcher:
@@ -35,12 +37,15 @@ class Dispatcher:
         leadership: Leadership,
         prober: Prober,
         enqueue: Callable[[int, str], None],
+        backlog: Callable[[], int] = lambda: 0,
     ) -> None:
         self.store = store
         self.services = services
         self.leadership = leadership
         self.prober = prober
         self.enqueue = enqueue
+        #: Messages that no worker has fetched yet.
+        self.backlog = backlog
 
     def run(self, stopping: threading.Event) -> None:
         """Dispatches until `stopping`."""
@@ -70,19 +75,39 @@ class Dispatcher:
         number = self.leadership.number
         if not number:
             return 0
-        count = 0
+        if self.backlog() > MOST_QUEUED:
+            return 0  # nobody fetches; what is enqueued already says enough
+        groups: dict[str, list[Service]] = {}
         for service in self.services().values():
-            reports = self.store.dispatch(
-                number,
-                service.name,
-                service.group,
-                service.settings.concurrency,
-                proof=service.connector.can_find,
-            )
-            for report_id in reports:
-                self.enqueue(report_id, service.name)
-            count += len(reports)
-        return count
+            groups.setdefault(service.group, []).append(service)
+        return sum(
+            self._take(number, group[0]) if len(group) == 1 else self._take_in_turn(number, group)
+            for group in groups.values()
+        )
+
+    def _take(self, number: int, service: Service, most: int = 1_000_000) -> int:
+        reports = self.store.dispatch(
+            number, service.name, service.group, service.limit, proof=service.connector.can_find, most=most
+        )
+        for report_id in reports:
+            self.enqueue(report_id, service.name)
+        return len(reports)
+
+    def _take_in_turn(self, number: int, group: list[Service]) -> int:
+        """Connectors that share their slots: the most urgent delivery of all goes first."""
+        for service in group:
+            self._take(number, service, most=0)
+        count = 0
+        while True:
+            heads = [(head, service) for service in group if (head := self.store.head(service.name)) is not None]
+            taken = 0
+            for _, service in sorted(heads, key=lambda pair: pair[0]):
+                taken = self._take(number, service, most=1)
+                if taken:
+                    break
+            if not taken:
+                return count
+            count += taken
 
     def _probe(self, stopping: threading.Event) -> None:
         while not stopping.wait(LOOK_EVERY):

@@ -27,13 +27,14 @@ import hashlib
 import json
 import secrets
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import redis
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from bridge.models import Delivery, DeliveryState, IncidentReport, TicketRef, severity_rank
 
@@ -47,6 +48,9 @@ RESERVATION = 10.0
 LOOK_UP_AFTER = (5.0, 15.0, 30.0)
 #: Longest seconds that the first create after a start may keep others waiting while it is being proven findable.
 LONGEST_PROOF = 600.0
+
+#: Seconds between looks at whether the server has replicas.
+REPLICAS_EVERY = 30.0
 
 _SNAPSHOT = TypeAdapter(IncidentReport)
 
@@ -136,6 +140,14 @@ def _pairs(flat: Sequence[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
+def _report(snapshot: str | None) -> IncidentReport | None:
+    """A stored report; None when there is none, or one that another version wrote and this one cannot read."""
+    try:
+        return _SNAPSHOT.validate_json(snapshot) if snapshot else None
+    except ValidationError:
+        return None
+
+
 def _ticket(fields: Mapping[str, str]) -> TicketRef | None:
     if not fields.get("ticket_id"):
         return None
@@ -171,6 +183,8 @@ class IdempotencyStore:
         self.birth = ""
         self._scripts: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._replica_count = 0
+        self._ask_replicas_at = 0.0
         #: What must not get lost with the store while this process lives; written again after a rebirth.
         self._remembered: dict[str, str] = {}
 
@@ -294,12 +308,29 @@ class IdempotencyStore:
 
     # -- the dispatcher's side -----------------------------------------------------------------------------------------
 
-    def dispatch(self, leader: int, connector: str, group: str, concurrency: int, *, proof: bool) -> list[int]:
-        """Report ids to enqueue for `connector` now, most urgent first, as many as it has room for."""
+    def dispatch(
+        self, leader: int, connector: str, group: str, concurrency: int, *, proof: bool, most: int = 1_000_000
+    ) -> list[int]:
+        """Report ids to enqueue for `connector` now, most urgent first, as many as it has room for, at most `most`."""
         taken = self._answer(
-            "dispatch", leader, connector, group, concurrency, round(RESERVATION * 1000), 1 if proof else 0
+            "dispatch",
+            leader,
+            connector,
+            group,
+            concurrency,
+            round(RESERVATION * 1000),
+            1 if proof else 0,
+            round(self._longest_proof() * 1000),
+            most,
         )
         return [int(report_id) for report_id in taken]
+
+    def head(self, connector: str) -> float | None:
+        """How urgent the most urgent delivery is that `connector` could start now; lower is more urgent."""
+        first = cast(
+            "list[tuple[str, float]]", self.client.zrange(self.key(f"ready:{connector}"), 0, 0, withscores=True)
+        )
+        return first[0][1] if first else None
 
     def wait_for_wake(self, seconds: float) -> None:
         """Returns when something became due, at the latest after `seconds`."""
@@ -314,7 +345,17 @@ class IdempotencyStore:
         """The delivery, owned for `LEASE` seconds; or why not: `missing`, `busy`, `early`, `paused`, `full`."""
         token = secrets.token_hex(8)
         offsets = json.dumps([round(offset * 1000) for offset in look_up_offsets(settle)])
-        answer = self._answer("claim", report_id, connector, token, round(LEASE * 1000), group, concurrency, offsets)
+        answer = self._answer(
+            "claim",
+            report_id,
+            connector,
+            token,
+            round(LEASE * 1000),
+            group,
+            concurrency,
+            offsets,
+            secrets.randbelow(3000),
+        )
         if answer[0] != "claimed":
             return cast(str, answer[0])
         fields, report, progress = (_pairs(flat) for flat in answer[1:])
@@ -341,17 +382,26 @@ class IdempotencyStore:
             told=_number(fields.get("told")),
             considered=_number(fields.get("considered")),
             version=_number(report.get("version")),
-            report=_SNAPSHOT.validate_json(report["snapshot"]) if "snapshot" in report else None,
+            report=_report(report.get("snapshot")),
             progress=progress,
         )
 
     def renew(self, claim: Claim) -> bool:
         """Prolongs the lease; False: the delivery belongs to someone else now."""
-        return bool(self.script("renew", claim.report_id, claim.connector, claim.token, round(LEASE * 1000)))
+        return self.renew_all([claim])[0]
+
+    def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
+        """As `renew` for each, in one round trip."""
+        pipeline = self.client.pipeline(transaction=False)
+        for claim in claims:
+            self.script("renew", claim.report_id, claim.connector, claim.token, round(LEASE * 1000), client=pipeline)
+        answers = pipeline.execute()
+        if -1 in answers:
+            self.reborn()
+        return [answer == 1 for answer in answers]
 
     def begin_create(self, claim: Claim, *, proof: bool) -> Gate:
         """The last gate before a create request; writes `creating`. With replicas, confirmed by one of them."""
-        longest = max(LONGEST_PROOF, 2 * self.settle)
         arguments = (
             "begin_create",
             claim.report_id,
@@ -359,7 +409,7 @@ class IdempotencyStore:
             claim.token,
             round(LEASE * 1000),
             1 if proof else 0,
-            round(longest * 1000),
+            round(self._longest_proof() * 1000),
         )
         answer = self._confirmed(*arguments) if self._replicas() else self.script(*arguments)
         if answer is None:
@@ -369,8 +419,18 @@ class IdempotencyStore:
             return Gate("lost")
         return Gate(answer[0], answer[1] / 1000 if len(answer) > 1 else None)
 
+    def _longest_proof(self) -> float:
+        return max(LONGEST_PROOF, 2 * self.settle)
+
     def _replicas(self) -> int:
-        return int(self.client.info("replication").get("connected_slaves", 0))
+        """Replicas of the server, asked once in a while; a server that does not say counts as having none."""
+        if time.monotonic() >= self._ask_replicas_at:
+            try:
+                self._replica_count = int(self.client.info("replication").get("connected_slaves", 0))
+            except redis.ResponseError:
+                self._replica_count = 0
+            self._ask_replicas_at = time.monotonic() + REPLICAS_EVERY
+        return self._replica_count
 
     def _confirmed(self, *arguments: Any) -> Any:
         """Runs a script and waits up to 1 s until a replica has it; None when none has (WAIT counts per connection)."""
@@ -457,7 +517,10 @@ class IdempotencyStore:
 
     def save_progress(self, claim: Claim, key: str, value: str) -> bool:
         """Remembers one thing about a create in progress; False when the claim was lost."""
-        return bool(self.script("progress", claim.report_id, claim.connector, claim.token, key, value))
+        answer = self.script("progress", claim.report_id, claim.connector, claim.token, key, value)
+        if answer == -1:
+            self.reborn()
+        return bool(answer == 1)
 
     # -- proof that what is created can be found -----------------------------------------------------------------------
 
@@ -503,6 +566,8 @@ class IdempotencyStore:
                         yield self._delivery(int(report), connector, fields)
 
     def _delivery(self, report_id: int, connector: str, fields: Mapping[str, str]) -> Delivery:
+        other = fields.get("other_ticket", "")
+        second = f"ticket {other} carries the same reference; this one, with the lower id, is kept." if other else ""
         return Delivery(
             report_id=report_id,
             connector=connector,
@@ -511,7 +576,7 @@ class IdempotencyStore:
             reference=fields.get("reference", ""),
             ticket=_ticket(fields),
             attempts=_number(fields.get("attempts")),
-            reason=" ".join(text for text in (fields.get("reason"), fields.get("remark")) if text),
+            reason=" ".join(text for text in (fields.get("reason"), second, fields.get("remark")) if text),
             next_attempt_at=_seconds(fields.get("next_at")),
             updated_at=_seconds(fields.get("updated_at")) or 0.0,
             severity=fields.get("severity", ""),
@@ -533,7 +598,7 @@ class IdempotencyStore:
 
     def report(self, report_id: int) -> IncidentReport | None:
         text = cast("str | None", self.client.hget(self.key(f"report:{report_id}"), "snapshot"))
-        return _SNAPSHOT.validate_json(text) if text else None
+        return _report(text)
 
     # -- pauses --------------------------------------------------------------------------------------------------------
 

@@ -74,6 +74,10 @@ class Leadership:
     def start(self) -> None:
         self._thread.start()
 
+    def running(self) -> bool:
+        """Does the thread that renews still run?"""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Steps down at once, so that another process need not wait for the lease to end."""
         self._stop.set()
@@ -93,4 +97,6 @@ class Leadership:
                 self.attempt()
             except redis.RedisError as error:
                 log.warning("cannot renew leadership: Redis does not answer", role=self.role, error=str(error))
+            except Exception:
+                log.exception("an error inside leadership", role=self.role)
             self._stop.wait(RENEW_EVERY)

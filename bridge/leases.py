@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 RENEW_EVERY = 2.0
 #: Seconds before a lease's end from which on nothing new is sent under it.
 MARGIN = 1.0
+#: Seconds beyond a request's own time-out after which a step counts as hung.
+STEP_MARGIN = 5.0
 
 
 class Lease:
@@ -92,6 +94,7 @@ class LeaseKeeper:
         """One round of renewals."""
         with self._lock:
             leases = list(self._leases)
+        moving: list[Lease] = []
         for lease in leases:
             now = self.clock()
             if lease.lost:
@@ -105,10 +108,19 @@ class LeaseKeeper:
                         connector=lease.claim.connector,
                     )
                 continue
-            if self.store.renew(lease.claim):
-                lease.renewed_at = now
+            moving.append(lease)
+        if not moving:
+            return
+        asked_at = self.clock()
+        for lease, held in zip(moving, self.store.renew_all([lease.claim for lease in moving]), strict=True):
+            if held:
+                lease.renewed_at = asked_at
             else:
                 lease.lost = True
+
+    def alive(self) -> bool:
+        """Does the thread that renews still run?"""
+        return self._thread.is_alive()
 
     def _keep(self) -> None:
         while not self._stop.wait(RENEW_EVERY):
@@ -116,15 +128,19 @@ class LeaseKeeper:
                 self.renew()
             except redis.RedisError as error:
                 log.warning("cannot renew leases: Redis does not answer", error=str(error))
+            except Exception:
+                log.exception("an error inside the renewal of leases")
 
 
 class Gate:
     """What a connector asks before every request: is the lease held, is the connector served?"""
 
-    def __init__(self, store: IdempotencyStore, keeper: LeaseKeeper, connector: str) -> None:
+    def __init__(self, store: IdempotencyStore, keeper: LeaseKeeper, connector: str, timeout: float = 30) -> None:
         self.store = store
         self.keeper = keeper
         self.connector = connector
+        #: Seconds a request may take; each one moves the deadline of the step it belongs to.
+        self.timeout = timeout
         self._thread = threading.local()
 
     @contextmanager
@@ -140,6 +156,7 @@ class Gate:
         lease = self.keeper.current()
         if lease is not None:
             lease.check()
+            lease.step(self.timeout + STEP_MARGIN)
         if getattr(self._thread, "probing", False):
             return
         try:

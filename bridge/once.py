@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from bridge.huntress import SourceError
+from bridge.idempotency import Deposed
 from bridge.models import SETTLED, Delivery, DeliveryState, IncidentReport
 from bridge.printing import explained
 from bridge.processes import Process
@@ -71,8 +72,9 @@ def _poll(process: Process, runtime: Runtime, until: float) -> tuple[str, bool]:
     poller = process.make_poller()
     while time.monotonic() < until and not runtime.stopping.is_set():
         if poller.leadership.number:
-            cycle = poller.cycle(runtime.stopping)
-            return cycle.problem, cycle.refused
+            with suppress(Deposed):  # the store came back empty, or another process took over: once more
+                cycle = poller.cycle(runtime.stopping)
+                return cycle.problem, cycle.refused
         if (runtime.books.poll().last_complete_at or 0.0) > started:
             return "", False
         runtime.stopping.wait(0.1)
@@ -81,12 +83,13 @@ def _poll(process: Process, runtime: Runtime, until: float) -> tuple[str, bool]:
 
 def _moving(runtime: Runtime) -> bool:
     """Is there anything that this run can still deliver or finish?"""
-    if any(runtime.store.count(state) for state in MOVING):
-        return True
     if not any(runtime.store.scheduled(name) for name in runtime.services):
         return False
-    created = runtime.store.deliveries([DeliveryState.CREATED])
-    return any(set(delivery.todo) - {"details"} for delivery in created)
+    return any(
+        delivery.state in MOVING or set(delivery.todo) - {"details"}
+        for delivery in runtime.store.deliveries([*MOVING, DeliveryState.CREATED])
+        if delivery.connector in runtime.services
+    )
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Poller:
             return Cycle(complete=False, problem=str(error), refused=isinstance(error, SourceRefused))
         took = self.store.now() - started
         if result.complete:
-            self.store.observe(self.leadership.number, [])  # refuses a leader deposed meanwhile, also where nothing is open
+            self.store.observe(self.leadership.number, [])  # refuses a leader deposed meanwhile, if nothing else did
             self.store.forget_unlisted(started)
             self.books.keep_quarantined(self._quarantined)
             self.books.save_poll(last_complete_at=self.store.now(), cycle_seconds=took, error="")

@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING
 from bridge.bookkeeping import Quarantined
 from bridge.idempotency import Pause
 from bridge.models import SETTLED, Delivery, Ticket
+from bridge.text import shorten
 
 if TYPE_CHECKING:
     from bridge.once import OnceResult, Rehearsed
+
+
+#: Characters of a severity that are shown; the source may send any text as one.
+SEVERITY_SHOWN = 20
 
 
 def moment(seconds: float | None) -> str | None:
@@ -92,7 +97,7 @@ def print_deliveries(
             str(delivery.report_id),
             str(delivery.organization_id or "not given"),
             delivery.connector,
-            delivery.severity,
+            shorten(delivery.severity, SEVERITY_SHOWN),
             str(delivery.state),
             ticket,
             str(delivery.attempts),
@@ -146,7 +151,7 @@ def once(result: OnceResult) -> str:
 
 def rehearsed(line: Rehearsed) -> str:
     """One line of a rehearsal."""
-    about = f"{line.severity or 'severity not given'}, {line.organization}"
+    about = f"{shorten(line.severity, SEVERITY_SHOWN) or 'severity not given'}, {shorten(line.organization, 100)}"
     text = f"report {line.report_id} ({about}) to {line.connector}: {line.verdict}"
     for name, value in (("company", line.company), ("title", line.title)):
         if value:

@@ -42,6 +42,11 @@ class Prober:
                 findings = [finding for finding in connector.check() if finding.blocking]
             except Misconfigured as error:
                 return str(error)
+            except Outcome:
+                raise
+            except Exception as error:  # a connector may come from anywhere; one that fails must not stop the others
+                log.exception("the check of a connector failed", connector=connector.name)
+                return f"its check failed ({type(error).__name__}); the log has the details"
         if not findings:
             return ""
         more = f" (and {len(findings) - 1} more: see `huntress-bridge check --online`)" if len(findings) > 1 else ""
@@ -49,6 +54,8 @@ class Prober:
 
     def suspect(self, service: Service, why: str) -> None:
         """A delivery met a misconfiguration: pauses the connector if a probe fails too, else that delivery waits."""
+        if self.store.paused(service.name) is not None:
+            return  # nothing goes out now anyway, and a system that asked to be left alone is not probed
         if not self.store.client.set(self.store.key(f"suspect:{service.name}"), "1", nx=True, ex=SUSPECT_AGAIN):
             return
         try:

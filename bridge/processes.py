@@ -13,12 +13,12 @@ from types import FrameType
 import redis
 import structlog
 
-from bridge.broker import WorkerThreads, broker_client, make_broker
+from bridge.broker import WorkerThreads, broker_client, make_broker, queued
 from bridge.delivery import Deliverer
 from bridge.dispatcher import PATIENCE as DISPATCHER_PATIENCE
 from bridge.dispatcher import Dispatcher
 from bridge.embedded import EmbeddedRedisError
-from bridge.jobs import deliver_actor
+from bridge.jobs import QUEUE, deliver_actor
 from bridge.leadership import Leadership
 from bridge.poller import PATIENCE as POLLER_PATIENCE
 from bridge.poller import Poller
@@ -86,7 +86,14 @@ class Process:
     def start_dispatcher(self) -> None:
         runtime = self.runtime
         leadership = self._lead("dispatcher", DISPATCHER_PATIENCE)
-        dispatcher = Dispatcher(runtime.store, lambda: runtime.services, leadership, runtime.prober, self._enqueue)
+        dispatcher = Dispatcher(
+            runtime.store,
+            lambda: runtime.services,
+            leadership,
+            runtime.prober,
+            self._enqueue,
+            lambda: queued(self.broker, QUEUE),
+        )
         for name in runtime.services:
             runtime.store.probe_now(name)
         self._thread("dispatcher", lambda: dispatcher.run(self.stopping))
@@ -129,6 +136,7 @@ class Process:
         signal.signal(signal.SIGHUP, self._hang_up)
         started = time.monotonic()
         self.start()
+        self.runtime.books.save_configuration_problem("")  # whatever a process before this one refused
         self._changed_files()
         log.info("ready", roles=list(self.roles), seconds=round(time.monotonic() - started, 2))
         try:
@@ -164,6 +172,9 @@ class Process:
     def problem(self, role: str) -> str:
         """Why this process does not do its work as `role`; '' while it does."""
         dead = [thread.name for thread in self._threads if not thread.is_alive()]
+        dead += [f"leadership of {each.role}" for each in self._leaderships if not each.running()]
+        if self._worker is not None and not self.runtime.keeper.alive():
+            dead.append("renewal of leases")
         if dead:
             return f"{', '.join(dead)} ended"
         if role == "worker" and self._worker is not None:
@@ -178,10 +189,10 @@ class Process:
         """Lets work in flight end, then gives up every part. Nothing is lost when it does not end in time."""
         self.stopping.set()
         log.info("stopping")
+        for leadership in self._leaderships:
+            leadership.stop()  # first, so that another process takes over while requests in flight end here
         if self._worker is not None:
             self._worker.stop(STOP_SECONDS)
-        for leadership in self._leaderships:
-            leadership.stop()
         for thread in self._threads:
             thread.join(timeout=5)
         with suppress(redis.RedisError):

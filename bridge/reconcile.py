@@ -51,8 +51,8 @@ def next_step(claim: Claim, *, can_find: bool) -> Step:
             return Step.LOOK_UP
         return Step.CREATE
     if claim.state is DeliveryState.CREATED:
-        if claim.todo and claim.lapsed < GIVE_UP_AFTER:
-            return Step.FOLLOW_UP
+        if claim.todo:
+            return Step.GIVE_UP if claim.lapsed >= GIVE_UP_AFTER else Step.FOLLOW_UP
         if claim.version > max(claim.told, claim.considered):
             return Step.CONSIDER
     return Step.NOTHING
@@ -64,12 +64,20 @@ def plainly(claim: Claim) -> bool:
 
 
 def wait_after_empty_look_up(claim: Claim, now: float, settle: float) -> float | None:
-    """Seconds until the next look-up of a create in doubt; None: `settle` is over, it never happened."""
-    if claim.doubt_at is None or now - claim.doubt_at >= settle:
+    """Seconds until the next look-up of a create in doubt; None: `settle` is over, it never happened.
+
+    `now` is when the empty look-up was *asked*. All look-ups of the schedule are made, also when time is over before
+    they were: a clock that was set forward ends no doubt by itself.
+    """
+    if claim.doubt_at is None:
         return None
     offsets = look_up_offsets(settle)
-    following = next((offset for offset in offsets if claim.doubt_at + offset > now), settle)
-    return max(0.0, claim.doubt_at + following - now)
+    last = len(offsets) - 1
+    if claim.looked >= last:
+        left = claim.doubt_at + settle - now
+        return left if left > 0 else None
+    ahead = claim.doubt_at + offsets[claim.looked + 1] - now
+    return ahead if ahead > 0 else offsets[claim.looked + 1] - offsets[claim.looked]
 
 
 def back_off(failures: int, bounds: tuple[float, float], draw: random.Random) -> float:

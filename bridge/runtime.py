@@ -255,15 +255,16 @@ class Runtime:
             log.error("the changed configuration is refused, the old one stays in use", problems=list(error.problems))
             self.books.save_configuration_problem(str(error))
             return False
-        old, self.assembly = self.assembly, assembly
+        for name, service in assembly.services.items():
+            before = self.services.get(name)
+            if before is None or before.settings != service.settings:
+                self.store.unprove(name)  # first of all: it must not be forgotten when Redis goes away in the middle
+        self.assembly = assembly
         self.budget.requests_per_minute = settings.huntress.requests_per_minute
         self.store.settle = max((table.settle for table in settings.connectors.values()), default=60.0)
         self._details_source = make_source(settings, self.budget, DETAILS_TIMEOUT)
         self.books.save_configuration_problem("")
-        for name, service in assembly.services.items():
-            before = old.services.get(name)
-            if before is None or before.settings != service.settings:
-                self.store.unprove(name)
+        for name in assembly.services:
             self.store.probe_now(name)
             if self.store.paused(name) is None:
                 self.store.release_waiting(name)
@@ -273,8 +274,19 @@ class Runtime:
     def _assemble(self, settings: Settings) -> Assembly:
         companies = make_companies(settings)
         connectors = make_connectors(settings, self._context)
+        limits: dict[str, int] = {}
+        for name, connector in connectors.items():
+            group = connector.slot_group()
+            limits[group] = max(limits.get(group, 0), settings.connectors[name].concurrency)
+            self._gates[name].timeout = settings.connectors[name].timeout
         services = {
-            name: Service(name, connector, settings.connectors[name], make_renderer(connector, settings))
+            name: Service(
+                name,
+                connector,
+                settings.connectors[name],
+                make_renderer(connector, settings),
+                limits[connector.slot_group()],
+            )
             for name, connector in connectors.items()
         }
         return Assembly(settings, services, companies, make_source(settings, self.budget))

@@ -187,8 +187,15 @@ def fit(text: str, limit: int | None) -> str:
     return text[: prefix(text, limit - 1)].rstrip() + "…"
 
 
+#: Pieces shorter than this are parted as they are, so that each takes something of the text.
+_ROOM_FOR_MARK = 20
+
+
 def pages(text: str, limit: int) -> list[str]:
-    """`text` in pieces of at most `limit` UTF-16 units, parted at line ends or spaces where there are any."""
+    """`text` in pieces of at most `limit` UTF-16 units, parted at line ends or spaces where there are any.
+
+    A line that starts with ">" goes on as one in the next piece: what it quotes must not pass for text of ours there.
+    """
     pieces = []
     rest = text
     while (end := prefix(rest, limit)) < len(rest):
@@ -197,6 +204,8 @@ def pages(text: str, limit: int) -> list[str]:
             if at > 0:
                 end = at
                 break
+        cut_line = rest[rest.rfind("\n", 0, end) + 1 : end]
+        quoted = "> " if cut_line.startswith(">") and rest[end] != "\n" and limit > _ROOM_FOR_MARK else ""
         pieces.append(rest[:end].rstrip())
-        rest = rest[end:].lstrip()
+        rest = quoted + rest[end:].lstrip()
     return [*pieces, rest] if rest or not pieces else pieces

@@ -48,11 +48,13 @@ class Fault:
     delay: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
+    #: Regular expression searched in the request's query and body.
+    about: str = ""
 
     def matches(self, request: Received) -> bool:
         """Is this fault meant for `request`, and has it times left?"""
         meant = self.method in ("*", request.method) and re.search(self.path, request.path) is not None
-        return meant and (self.times is None or self.times > 0)
+        return meant and (self.times is None or self.times > 0) and request.mentions(self.about)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Received:
     body: bytes = b""
     #: Path and query as they stood in the request line.
     target: str = ""
+
+    def mentions(self, text_regex: str) -> bool:
+        """Is it found in one of the query's values or in the body?"""
+        texts = [*self.query.values(), self.body.decode("utf-8", "replace")]
+        return any(re.search(text_regex, text) for text in texts)
 
 
 @dataclass

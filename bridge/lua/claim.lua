@@ -1,5 +1,5 @@
 -- Takes a delivery for one owner. ARGV: report, connector, owner token, lease in ms, slot group, concurrency, JSON of the
--- look-up offsets in ms. Answers {'claimed', delivery, report} as flat field lists, or {why not}.
+-- look-up offsets in ms, a random number from 0 to 3000. Answers {'claimed', delivery, report} as flat field lists, or {why not}.
 if not same_birth() then return {'reborn'} end
 local report, connector, token, lease, group = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local limit, offsets = tonumber(ARGV[8]), cjson.decode(ARGV[9])
@@ -23,6 +23,17 @@ if delivery.owner ~= token then
       redis.call('HSET', key, 'doubt_at', int(lapsed_at), 'looked', 0, 'reason',
         'the worker that was creating this ticket ended before it could say how; it is being looked up')
     end
+    -- Whatever was in flight beside a report that kills workers lapses with it: taken up apart, it comes to its end.
+    local lapsed = num(delivery.lapsed) + 1
+    if lapsed > 1 and delivery.state ~= 'creating' then
+      redis.call('HSET', key, 'next_at', int(now + (lapsed - 1) * tonumber(ARGV[10])))
+    end
+    delivery = hash(key)
+  end
+
+  -- Whoever was creating this let go without saying how it ended: in doubt, whatever the reason.
+  if delivery.state == 'creating' and not delivery.doubt_at then
+    redis.call('HSET', key, 'doubt_at', int(now), 'looked', 0)
     delivery = hash(key)
   end
 

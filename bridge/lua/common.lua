@@ -22,7 +22,9 @@ local function delivery_key(connector, report) return P .. 'delivery:' .. report
 local function member(connector, report) return report .. '|' .. connector end
 
 local function same_birth() return redis.call('HGET', P .. 'meta', 'birth') == ARGV[2] end
-local function leads(role, number) return num(redis.call('GET', P .. 'fence:' .. role)) == tonumber(number) end
+local function leads(role, number)
+  return tonumber(number) > 0 and num(redis.call('GET', P .. 'fence:' .. role)) == tonumber(number)
+end
 
 -- A time ahead, or the present when it lies further ahead than it ever could.
 local function ahead(at, longest)
@@ -79,6 +81,17 @@ local function let_go(key, connector, report)
   free_slot(redis.call('HGET', key, 'group'), connector, report)
   redis.call('HDEL', key, 'owner', 'lease_until', 'group')
   wake()
+end
+
+-- The poller's safety net: what is not settled, or has something to do, and has no owner, must be scheduled.
+local function heal(connector, report)
+  local delivery = redis.call('HMGET', delivery_key(connector, report), 'state', 'owner', 'order', 'todo')
+  local unsettled = delivery[1] == 'pending' or delivery[1] == 'creating'
+    or (delivery[1] == 'created' and (delivery[4] or '[]') ~= '[]')
+  if unsettled and not delivery[2] and not redis.call('ZSCORE', P .. 'due:' .. connector, report)
+    and not redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
+    schedule(connector, report, delivery[3] or 0, now)
+  end
 end
 
 -- This delivery no longer proves that the connector finds what it creates; another one may.

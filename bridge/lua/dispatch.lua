@@ -1,10 +1,30 @@
 -- Takes what may be enqueued for one connector now, most urgent first, and reserves its slots. ARGV: leader number,
--- connector, slot group, concurrency, reservation in ms, whether creates must be proven findable (1 or 0).
+-- connector, slot group, concurrency, reservation in ms, whether creates must be proven findable (1 or 0), longest time a
+-- proof may take in ms, most deliveries to take (0: only look at the clock and at what became due).
 -- A reservation that nobody claims runs out and the delivery is due again: that is how a lost message heals.
 if not same_birth() then return 'reborn' end
 if not leads('dispatcher', ARGV[3]) then return 'deposed' end
 local connector, group, limit, reservation = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local due, ready = P .. 'due:' .. connector, P .. 'ready:' .. connector
+
+-- A clock that was set back would make everything wait longer: what lies ahead moves back with it.
+local clock = 'clock:' .. connector
+local back = num(redis.call('HGET', P .. 'meta', clock)) - now
+if back > 2000 then
+  local function move(key, field)
+    local at = num(redis.call('HGET', key, field))
+    if at > now then redis.call('HSET', key, field, int(math.max(now, at - back))) end
+  end
+  local entries = redis.call('ZRANGE', due, 0, -1, 'WITHSCORES')
+  for i = 1, #entries, 2 do
+    redis.call('ZADD', due, int(tonumber(entries[i + 1]) - back), entries[i])
+    for _, field in ipairs({'next_at', 'doubt_at', 'lease_until'}) do move(delivery_key(connector, entries[i]), field) end
+  end
+  for _, field in ipairs({'until', 'next_probe', 'since'}) do move(P .. 'pause:' .. connector, field) end
+  move(P .. 'proof:' .. connector, 'since')
+  move(P .. 'meta', 'hold_until')
+end
+redis.call('HSET', P .. 'meta', clock, int(now))
 
 for _, report in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', int(now), 'LIMIT', 0, 500)) do
   schedule(connector, report, redis.call('HGET', delivery_key(connector, report), 'order') or 0, now)
@@ -18,16 +38,38 @@ if pause > now and pause <= now + LONGEST_WAIT then return {} end
 
 purge_slots(group)
 local room = limit - redis.call('ZCARD', P .. 'slots:' .. group)
+room = math.min(room, tonumber(ARGV[10]))
 if room <= 0 then return {} end
 
 -- Until the first create was found again, one delivery at a time may create; others may only finish what they began.
 local proof = hash(P .. 'proof:' .. connector)
 local unproven = ARGV[8] == '1' and proof.state ~= 'proven'
-local taken, scan = {}, room
-if unproven then scan = 200 end
-local idle = redis.call('ZCARD', P .. 'slots:' .. group) == 0
-local may_create = not unproven or (idle and not proof.report)
-for _, report in ipairs(redis.call('ZRANGE', ready, 0, scan - 1)) do
+local candidates, may_create = {}, true
+if unproven then
+  if proof.report then
+    -- A proof that nobody will finish any more is none.
+    local its = redis.call('HMGET', delivery_key(connector, proof.report), 'state', 'todo')
+    local alive = its[1] == 'creating' or (its[1] == 'created' and string.find(its[2] or '', '"verify"', 1, true))
+    if not alive or ahead(num(proof.since) + tonumber(ARGV[9]), LONGEST_WAIT) <= now then
+      redis.call('DEL', P .. 'proof:' .. connector)
+      proof = {}
+    elseif redis.call('ZSCORE', ready, proof.report) then
+      candidates[1] = proof.report
+    end
+  end
+  may_create = not proof.report
+  for _, holder in ipairs(redis.call('ZRANGE', P .. 'slots:' .. group, 0, -1)) do
+    local report, name = string.match(holder, '^(.-)|(.*)$')
+    if name == connector and redis.call('HGET', delivery_key(connector, report), 'state') == 'pending' then
+      may_create = false -- it is on its way to be the first
+    end
+  end
+end
+for _, report in ipairs(redis.call('ZRANGE', ready, 0, (unproven and 1000 or room) - 1)) do
+  if report ~= candidates[1] then candidates[#candidates + 1] = report end
+end
+local taken = {}
+for _, report in ipairs(candidates) do
   if #taken == room then break end
   local state = redis.call('HGET', delivery_key(connector, report), 'state')
   if not state then

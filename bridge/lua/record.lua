@@ -19,6 +19,8 @@ end
 local todo = {}
 for _, item in ipairs(cjson.decode(delivery.todo or '[]')) do todo[item] = true end
 for _, item in ipairs(cjson.decode(ARGV[10])) do todo[item] = true end
+local proof = hash(P .. 'proof:' .. connector)
+if proof.report == report and proof.state == 'proving' and ARGV[16] ~= '1' then todo['verify'] = true end
 
 local known = delivery.ticket_id
 if known and known ~= id then

@@ -43,7 +43,9 @@ else
   redis.call('HDEL', key, 'next_at')
   local fresh = redis.call('HMGET', key, 'told', 'considered')
   local newest = math.max(num(fresh[1]), num(fresh[2]))
-  if state == 'created' and num(redis.call('HGET', P .. 'report:' .. report, 'version')) > newest then
+  local changed = num(redis.call('HGET', P .. 'report:' .. report, 'version')) > newest
+  -- Something may have been added to what is to do while this turn was under way.
+  if state == 'created' and (changed or #list > 0) then
     schedule(connector, report, delivery.order, now)
   else
     unschedule(connector, report)

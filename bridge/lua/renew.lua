@@ -1,5 +1,6 @@
--- Prolongs an owner's lease. ARGV: report, connector, owner token, lease in ms. Answers 1, or 0 when it is not the owner.
-if not same_birth() then return 0 end
+-- Prolongs an owner's lease. ARGV: report, connector, owner token, lease in ms. Answers 1, 0 when it is not the owner, -1 when the store
+-- was born anew.
+if not same_birth() then return -1 end
 local report, connector, token, lease = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local key = delivery_key(connector, report)
 local delivery = hash(key)

@@ -9,6 +9,11 @@ for _, item in ipairs(cjson.decode(ARGV[4])) do
   for _, connector in ipairs(connectors) do
     known = known and redis.call('EXISTS', delivery_key(connector, report)) == 1
   end
-  if known then redis.call('ZADD', P .. 'open', int(now), report) else wanted[#wanted + 1] = report end
+  if known then
+    redis.call('ZADD', P .. 'open', int(now), report)
+    for _, connector in ipairs(connectors) do heal(connector, report) end
+  else
+    wanted[#wanted + 1] = report
+  end
 end
 return wanted

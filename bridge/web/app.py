@@ -9,6 +9,7 @@ import redis
 from flask import Flask, Response, jsonify
 
 from bridge.bookkeeping import PollState
+from bridge.broker import quick_client
 from bridge.models import DeliveryState
 from bridge.runtime import Runtime
 
@@ -77,6 +78,8 @@ def status(runtime: Runtime) -> dict[str, Any]:
 def create_app(runtime: Runtime) -> Flask:
     """The WSGI application of one process."""
     app = Flask("bridge.web", static_folder=None)
+    # The store's own client is patient; a few requests that wait for a Redis that hangs would occupy every thread.
+    asked_first = quick_client(runtime.url)
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -87,7 +90,7 @@ def create_app(runtime: Runtime) -> Flask:
     def readyz() -> Response:
         """This process can serve: its Redis answers."""
         try:
-            runtime.store.client.ping()
+            asked_first.ping()
         except redis.RedisError:
             return Response("Redis does not answer\n", status=503, mimetype="text/plain")
         return Response("ok\n", mimetype="text/plain")
@@ -96,6 +99,7 @@ def create_app(runtime: Runtime) -> Flask:
     def show_status() -> tuple[Response, int]:
         """Everything at a glance, for uptime monitors: 503 when a person should look."""
         try:
+            asked_first.ping()
             answer = status(runtime)
         except redis.RedisError:
             return jsonify(ok=False, problems=["Redis does not answer"]), 503

@@ -34,8 +34,7 @@ class WebServer:
 
     def serve(self, stopping: threading.Event) -> None:
         """Answers until `stopping`."""
-        ender = threading.Thread(target=lambda: (stopping.wait(), self.server.close()), name="web-end", daemon=True)
-        ender.start()
+        threading.Thread(target=lambda: self._end(stopping), name="web-end", daemon=True).start()
         try:
             self.server.run()
         except OSError:
@@ -43,3 +42,8 @@ class WebServer:
                 raise
         finally:
             self.server.task_dispatcher.shutdown()
+
+    def _end(self, stopping: threading.Event) -> None:
+        stopping.wait()
+        self.server.task_dispatcher.shutdown()  # first, or an answer under way would find what it writes to closed
+        self.server.close()

@@ -252,12 +252,21 @@ def test_a_renewed_lease_holds_and_an_unrenewed_one_ends(store: IdempotencyStore
 
 def test_a_result_forgets_lapsed_leases(store: IdempotencyStore) -> None:
     observe(store, report(1))
-    for expected in range(3):
-        claimed = claim(store, 1)
-        assert claimed.lapsed == expected
+    for expected in range(4):
+        assert claim_after_lapse(store, 1).lapsed == expected
         pass_time(store, LEASE + 0.1)
-    store.release(claim(store, 1), state=DeliveryState.PENDING, delay=0)
+    store.release(claim_after_lapse(store, 1), state=DeliveryState.PENDING, delay=0)
     assert claim(store, 1).lapsed == 0
+
+
+def claim_after_lapse(store: IdempotencyStore, number: int) -> Claim:
+    """What lapsed again and again is taken up a random while later, apart from what lapsed with it."""
+    answer = store.claim(number, CONNECTOR, group=CONNECTOR, concurrency=3, settle=60)
+    if isinstance(answer, Claim):
+        return answer
+    assert answer == "early"
+    pass_time(store, 12)
+    return claim(store, number)
 
 
 # -- creating ----------------------------------------------------------------------------------------------------------
@@ -417,17 +426,25 @@ def test_a_store_of_a_newer_version_is_refused(client: redis.Redis) -> None:
 # -- clocks ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_clock_that_jumps_back_delays_nothing_for_long(store: IdempotencyStore) -> None:
-    pass_time(store, 7200)
+@pytest.mark.parametrize("jump", [1800, 7200])
+def test_a_clock_that_is_set_back_lets_nothing_wait_longer(store: IdempotencyStore, jump: float) -> None:
+    pass_time(store, jump)
     observe(store, report(1), report(2), report(3))
     claim(store, 1)
-    store.release(claim(store, 2), state=DeliveryState.PENDING, delay=300)
+    store.release(claim(store, 2), state=DeliveryState.PENDING, delay=30)
+    assert dispatch(store) == [3]
     store.pause("desk", "rate", 900, "too many requests")
-    dispatch(store)
-    pass_time(store, -7200)
-    assert sorted(dispatch(store)) == [1, 2, 3]
-    for number in (1, 2, 3):
-        claim(store, number)
+    store.dispatch(lead(store, "dispatcher"), "desk", "desk", 3, proof=False)
+    pass_time(store, -jump)
+    assert dispatch(store) == []
+    pass_time(store, RESERVATION + 0.1)
+    assert sorted(dispatch(store)) == [1, 3], "a dead lease and a lost message wait no longer than without the jump"
+    claim(store, 1)
+    pass_time(store, 20)
+    assert 2 in dispatch(store, 10)
+    claim(store, 2)
+    store.dispatch(lead(store, "dispatcher"), "desk", "desk", 3, proof=False)
+    pass_time(store, 900)
     assert store.paused("desk") is None
 
 
@@ -437,6 +454,68 @@ def test_a_clock_that_jumps_ahead_only_brings_things_forward(store: IdempotencyS
     second = claim(store, 1)
     assert second.state is DeliveryState.CREATING
     assert store.begin_create(claimed, proof=False).verdict == "lost"
+
+
+# -- what a review found ----------------------------------------------------------------------------------------------
+
+
+def test_a_create_whose_owner_let_go_without_an_answer_is_in_doubt(store: IdempotencyStore) -> None:
+    store.release(creating(store), delay=0)
+    assert claim(store, 1).doubt_at is not None
+
+
+def test_the_proof_goes_on_behind_any_backlog(store: IdempotencyStore) -> None:
+    observe(store, report(1, "low"))
+    assert dispatch(store, proof=True) == [1]
+    first = claim(store, 1)
+    assert store.begin_create(first, proof=True).verdict == "prove"
+    store.record(first, TicketRef("42"), told=1, todo={"verify"})
+    observe(store, *(report(number, "critical") for number in range(2, 1203)))
+    assert dispatch(store, proof=True) == [1]
+
+
+def test_a_proof_that_nobody_finishes_any_more_is_none(store: IdempotencyStore) -> None:
+    observe(store, report(1), report(2))
+    assert dispatch(store, proof=True) == [1]
+    first = claim(store, 1)
+    assert store.begin_create(first, proof=True).verdict == "prove"
+    store.record(first, TicketRef("42"), told=1, todo={"verify"}, keep=True)
+    store.release(first, done={"verify"})
+    assert dispatch(store, proof=True) == [2]
+
+
+def test_a_ticket_linked_by_hand_while_it_was_to_prove_still_proves(store: IdempotencyStore) -> None:
+    observe(store, report(1), report(2))
+    first = claim(store, 1)
+    assert store.begin_create(first, proof=True).verdict == "prove"
+    store.release(first, doubt=True, delay=5)
+    store.record(replace(first, token=""), TicketRef("42"))
+    assert dispatch(store, proof=True) == [1]
+    assert claim(store, 1).todo == {"verify"}
+
+
+def test_what_was_added_during_a_turn_stays_due(store: IdempotencyStore) -> None:
+    first = creating(store)
+    store.record(first, TicketRef("9"), told=1, todo={"complete"}, keep=True)
+    store.record(replace(first, token="a late owner"), TicketRef("10"), told=1)
+    store.release(first, done={"complete"})
+    assert dispatch(store) == [1]
+    assert claim(store, 1).todo == {"duplicate"}
+
+
+def test_the_poller_schedules_what_fell_through_everything_else(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    store.client.delete(store.key("ready:psa"), store.key("due:psa"))
+    assert dispatch(store) == []
+    observe(store, report(1))
+    assert dispatch(store) == [1]
+
+
+def test_number_zero_leads_nothing(store: IdempotencyStore) -> None:
+    store.client.flushdb()
+    store.open()
+    with pytest.raises(Deposed):
+        store.observe(0, [(report(1), [(CONNECTOR, "huntress-5-1")])])
 
 
 # -- people ------------------------------------------------------------------------------------------------------------
