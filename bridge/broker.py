@@ -84,7 +84,7 @@ def store_client(url: str, *, decode: bool = True) -> redis.Redis:
 
 def quick_client(url: str) -> redis.Redis:
     """A client that asks once and does not wait long, to find out whether Redis answers at all."""
-    return _client(url, redis.Redis, decode=True, timeout=QUICK_TIMEOUT, repeats=0)
+    return _client(url, redis.Redis, decode=True, quick=True)
 
 
 def broker_client(store_url: str, broker_url: str) -> tuple[redis.Redis, bool]:
@@ -215,15 +215,13 @@ def redact_url(url: str) -> str:
     return f"{scheme}://{'***@' if at else ''}{place}{'?***' if query else ''}"
 
 
-def _client(
-    url: str, kind: type[redis.Redis], decode: bool, timeout: float = ANSWER_TIMEOUT, repeats: int = REPEATS
-) -> redis.Redis:
+def _client(url: str, kind: type[redis.Redis], decode: bool, *, quick: bool = False) -> redis.Redis:
     options: dict[str, Any] = {
         "decode_responses": decode,
-        "socket_timeout": timeout,
-        "socket_connect_timeout": min(timeout, CONNECT_TIMEOUT),
+        "socket_timeout": QUICK_TIMEOUT if quick else ANSWER_TIMEOUT,
+        "socket_connect_timeout": QUICK_TIMEOUT if quick else CONNECT_TIMEOUT,
         "health_check_interval": IDLE_CHECK,
-        "retry": Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.05), repeats),
+        "retry": Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.05), 0 if quick else REPEATS),
         # After a fail-over behind one name, the old primary refuses writes until we connect anew and find the new one.
         "retry_on_error": [redis.ReadOnlyError],
         "client_name": "huntress-bridge",

@@ -7,6 +7,7 @@ messages are this one mechanism; the queue is only a hint.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 import redis
@@ -38,6 +39,7 @@ class Dispatcher:
         prober: Prober,
         enqueue: Callable[[int, str], None],
         backlog: Callable[[], int] = lambda: 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self.services = services
@@ -46,6 +48,8 @@ class Dispatcher:
         self.enqueue = enqueue
         #: Messages that no worker has fetched yet.
         self.backlog = backlog
+        self.clock = clock
+        self._looked_at: dict[str, float] = {}
 
     def run(self, stopping: threading.Event) -> None:
         """Dispatches until `stopping`."""
@@ -76,6 +80,7 @@ class Dispatcher:
         if not number:
             return 0
         if self.backlog() > MOST_QUEUED:
+            self._looked_at.clear()
             return 0  # nobody fetches; what is enqueued already says enough
         groups: dict[str, list[Service]] = {}
         for service in self.services().values():
@@ -86,9 +91,18 @@ class Dispatcher:
         )
 
     def _take(self, number: int, service: Service, most: int = 1_000_000) -> int:
+        now = self.clock()
+        before = self._looked_at.pop(service.name, None)
         reports = self.store.dispatch(
-            number, service.name, service.group, service.limit, proof=service.connector.can_find, most=most
+            number,
+            service.name,
+            service.group,
+            service.limit,
+            proof=service.connector.can_find,
+            most=most,
+            passed=None if before is None else now - before,
         )
+        self._looked_at[service.name] = now
         for report_id in reports:
             self.enqueue(report_id, service.name)
         return len(reports)

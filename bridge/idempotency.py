@@ -309,9 +309,20 @@ class IdempotencyStore:
     # -- the dispatcher's side -----------------------------------------------------------------------------------------
 
     def dispatch(
-        self, leader: int, connector: str, group: str, concurrency: int, *, proof: bool, most: int = 1_000_000
+        self,
+        leader: int,
+        connector: str,
+        group: str,
+        concurrency: int,
+        *,
+        proof: bool,
+        most: int = 1_000_000,
+        passed: float | None = None,
     ) -> list[int]:
-        """Report ids to enqueue for `connector` now, most urgent first, as many as it has room for, at most `most`."""
+        """Report ids to enqueue for `connector` now, most urgent first, as many as it has room for, at most `most`.
+
+        `passed`: seconds that really went by since the caller's last look at `connector`; tells a clock that was set.
+        """
         taken = self._answer(
             "dispatch",
             leader,
@@ -322,6 +333,7 @@ class IdempotencyStore:
             1 if proof else 0,
             round(self._longest_proof() * 1000),
             most,
+            -1 if passed is None else round(passed * 1000),
         )
         return [int(report_id) for report_id in taken]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from bridge.companies import Companies
@@ -13,6 +12,7 @@ from bridge.rendering import Rendered, RenderInput
 from bridge.routing import Routes
 from bridge.runtime import OFFLINE, make_companies, make_connectors, make_renderer
 from bridge.settings import Settings
+from connectors import lenient_json
 
 #: Stands in for the account while nobody asked the source.
 SAMPLE_ACCOUNT = Account(id=5, name="Sample account", subdomain="sample")
@@ -26,8 +26,8 @@ def sample_report() -> IncidentReport:
 def read_report(file: Path) -> IncidentReport:
     """A report from a file: the JSON of one report, as the source gives it, wrapped or not. Raises `ValueError`."""
     try:
-        raw = json.loads(file.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raw = lenient_json.parse(file.read_bytes())
+    except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
     if isinstance(raw, dict) and isinstance(raw.get("incident_report"), dict):
         raw = raw["incident_report"]

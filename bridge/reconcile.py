@@ -66,18 +66,13 @@ def plainly(claim: Claim) -> bool:
 def wait_after_empty_look_up(claim: Claim, now: float, settle: float) -> float | None:
     """Seconds until the next look-up of a create in doubt; None: `settle` is over, it never happened.
 
-    `now` is when the empty look-up was *asked*. All look-ups of the schedule are made, also when time is over before
-    they were: a clock that was set forward ends no doubt by itself.
+    `now` is when the empty look-up was *asked*: its answer knows nothing of what came later.
     """
-    if claim.doubt_at is None:
+    if claim.doubt_at is None or now - claim.doubt_at >= settle:
         return None
     offsets = look_up_offsets(settle)
-    last = len(offsets) - 1
-    if claim.looked >= last:
-        left = claim.doubt_at + settle - now
-        return left if left > 0 else None
-    ahead = claim.doubt_at + offsets[claim.looked + 1] - now
-    return ahead if ahead > 0 else offsets[claim.looked + 1] - offsets[claim.looked]
+    following = next((offset for offset in offsets if claim.doubt_at + offset > now), settle)
+    return max(0.0, claim.doubt_at + following - now)
 
 
 def back_off(failures: int, bounds: tuple[float, float], draw: random.Random) -> float:

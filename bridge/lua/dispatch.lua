@@ -1,6 +1,7 @@
 -- Takes what may be enqueued for one connector now, most urgent first, and reserves its slots. ARGV: leader number,
 -- connector, slot group, concurrency, reservation in ms, whether creates must be proven findable (1 or 0), longest time a
--- proof may take in ms, most deliveries to take (0: only look at the clock and at what became due).
+-- proof may take in ms, most deliveries to take (0: only look at the clock and at what became due), ms that really passed
+-- since the caller's last look at this connector (-1: not known).
 -- A reservation that nobody claims runs out and the delivery is due again: that is how a lost message heals.
 if not same_birth() then return 'reborn' end
 if not leads('dispatcher', ARGV[3]) then return 'deposed' end
@@ -9,8 +10,19 @@ local due, ready = P .. 'due:' .. connector, P .. 'ready:' .. connector
 
 -- A clock that was set back would make everything wait longer: what lies ahead moves back with it.
 local clock = 'clock:' .. connector
-local back = num(redis.call('HGET', P .. 'meta', clock)) - now
-if back > 2000 then
+local seen, passed = num(redis.call('HGET', P .. 'meta', clock)), tonumber(ARGV[11])
+local back = seen - now
+if seen > 0 and passed >= 0 and now - seen - passed > 2000 then
+  -- Set forward: doubts must not settle by that.
+  local forward = now - seen - passed
+  for _, pending in ipairs({'ready:', 'due:'}) do
+    for _, report in ipairs(redis.call('ZRANGE', P .. pending .. connector, 0, -1)) do
+      local key = delivery_key(connector, report)
+      local doubt = redis.call('HGET', key, 'doubt_at')
+      if doubt then redis.call('HSET', key, 'doubt_at', int(math.min(now, num(doubt) + forward))) end
+    end
+  end
+elseif back > 2000 then
   local function move(key, field)
     local at = num(redis.call('HGET', key, field))
     if at > now then redis.call('HSET', key, field, int(math.max(now, at - back))) end

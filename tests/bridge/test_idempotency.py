@@ -448,6 +448,17 @@ def test_a_clock_that_is_set_back_lets_nothing_wait_longer(store: IdempotencySto
     assert store.paused("desk") is None
 
 
+def test_a_clock_that_is_set_forward_settles_no_doubt(store: IdempotencyStore) -> None:
+    store.release(creating(store), doubt=True, delay=5)
+    leader = lead(store, "dispatcher")
+    store.dispatch(leader, CONNECTOR, CONNECTOR, 3, proof=False)
+    pass_time(store, 3600)
+    assert store.dispatch(leader, CONNECTOR, CONNECTOR, 3, proof=False, passed=1) == [1]
+    doubt_at = claim(store, 1).doubt_at
+    assert doubt_at is not None
+    assert store.now() - doubt_at < 3
+
+
 def test_a_clock_that_jumps_ahead_only_brings_things_forward(store: IdempotencyStore) -> None:
     claimed = creating(store)
     pass_time(store, 3600)
