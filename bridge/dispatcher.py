@@ -67,7 +67,7 @@ class Dispatcher:
                 log.info("another process dispatches now")
                 stopping.wait(LOOK_EVERY)
             except redis.RedisError as error:
-                log.warning("cannot dispatch: Redis does not answer", error=str(error))
+                log.warning("cannot dispatch: Redis does not answer, or refuses", error=str(error))
                 stopping.wait(LOOK_EVERY)
             except Exception:
                 log.exception("an error inside the dispatcher")

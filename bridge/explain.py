@@ -10,7 +10,7 @@ import redis
 from bridge.companies import Companies
 from bridge.embedded import EmbeddedRedisError
 from bridge.models import IncidentReport, Organization
-from bridge.preview import SAMPLE_ACCOUNT, sample_organization
+from bridge.preview import SAMPLE_ACCOUNT
 from bridge.routing import Decision, Routes, routed_severity
 from bridge.runtime import Runtime, make_companies, make_connectors, make_renderer, make_routes
 from bridge.settings import Settings
@@ -21,7 +21,7 @@ def explanation(settings: Settings, report: IncidentReport) -> Iterator[str]:
     """Lines for people. Ticket systems are asked for companies; one that cannot be reached is said to be so."""
     organization, account_id, routes = _known(settings, report)
     report = replace(report, account_id=report.account_id or account_id)
-    name = organization.name if organization else "name not known"
+    name = organization.name if organization else "its name is not known here, so a match by name was not tried"
     severity = routed_severity(report)
     unknown = "" if severity == report.severity else f" (the source says {report.severity or 'nothing'})"
     yield f"report {report.id}: severity {severity}{unknown}, organization {report.organization_id} ({name})"
@@ -36,17 +36,16 @@ def explanation(settings: Settings, report: IncidentReport) -> Iterator[str]:
 
 
 def _known(settings: Settings, report: IncidentReport) -> tuple[Organization | None, int, Routes]:
-    """What the store knows already; without a store, samples stand in."""
+    """What the store and the source know; the organization is None where neither could say."""
     try:
         with Runtime(settings, keep_out=True) as runtime:
-            organization = runtime.books.organization(report.organization_id) if report.organization_id else None
+            organization, _, _ = runtime.details.of(replace(report, agent_id=None))
             account = runtime.account() or SAMPLE_ACCOUNT
-            routes = make_routes(settings, runtime.store, pin=False)
-            return organization or sample_organization(report), account.id, routes
+            return organization, account.id, make_routes(settings, runtime.store, pin=False)
     except (redis.RedisError, EmbeddedRedisError):
         organizations = settings.organizations
         routes = Routes(settings.connectors, frozenset(organizations.only), frozenset(organizations.disabled), {})
-        return sample_organization(report), SAMPLE_ACCOUNT.id, routes
+        return None, SAMPLE_ACCOUNT.id, routes
 
 
 def _connector(

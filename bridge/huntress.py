@@ -138,8 +138,19 @@ class HuntressClient:
         self._session.close()
 
     def account(self, wait: float | None = None) -> Account:
-        """The account that is read."""
-        return self._single(self._prefix or "/account", "account", parse_account, None, wait)
+        """The account that is read. Where the key may not read it, the organizations say whose they are."""
+        try:
+            return self._single(self._prefix or "/account", "account", parse_account, None, wait)
+        except (SourceForbidden, SourceNotFound) as refused:
+            body = self._get(f"{self._prefix}/organizations", {"limit": 1}, "detail", wait)
+            first = body.get("organizations") if isinstance(body, Mapping) else None
+            any_one = first[0] if isinstance(first, list) and first else None
+            number = whole_number(any_one.get("account_id")) if isinstance(any_one, Mapping) else None
+            if number is None:
+                raise type(refused)(
+                    f"{refused} Check that [huntress] base_url ends in /v1, and [huntress] account_id."
+                ) from None
+            return Account(number)
 
     def organizations(self) -> Iterator[Organization]:
         """All organizations, page by page."""

@@ -85,7 +85,7 @@ class Poller:
             except Deposed:
                 log.info("another process polls now")
             except redis.RedisError as error:
-                log.warning("cannot poll: Redis does not answer", error=str(error))
+                log.warning("cannot poll: Redis does not answer, or refuses", error=str(error))
             except Exception:
                 log.exception("an error inside the poller")
             self._rest(stopping, started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from bridge.companies import Companies
@@ -59,6 +60,7 @@ def sample_company(companies: Companies, connector: str, report: IncidentReport)
 
 def preview(settings: Settings, name: str, report: IncidentReport) -> Rendered:
     """The ticket that `report` would make in connector `name`."""
+    report = replace(report, account_id=report.account_id or SAMPLE_ACCOUNT.id)
     companies = make_companies(settings)
     connectors = make_connectors(settings, lambda name: OFFLINE)
     try:

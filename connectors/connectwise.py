@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
+import structlog
+
 from bridge.models import Agent, Company, Note, Ticket, TicketRef
 from connectors.base import (
     Connector,
@@ -29,6 +31,8 @@ from connectors.connectwise_api import ConnectWiseApi, Missing, UnknownCompanyId
 from connectors.connectwise_companies import Companies
 from connectors.connectwise_lookup import Entry, Lookup, same_name
 from connectors.connectwise_settings import CUSTOM_FIELD, ConnectWiseSettings, hosted_hint, is_hosted
+
+log = structlog.get_logger(__name__)
 
 __all__ = ["ConnectWise", "ConnectWiseSettings", "PreparedTicket"]
 
@@ -147,15 +151,21 @@ class ConnectWise(Connector):
         return body
 
     def complete(self, ref: TicketRef, ticket: Ticket) -> TicketRef:
-        """Attaches the configuration that is the report's host, when exactly one fits."""
+        """Attaches the configuration that is the report's host, when exactly one fits and the API member may."""
         if ticket.agent is None or ticket.company is None:
             return ref
-        configuration = self._configuration(ticket.agent, _company_id(ticket.company.company))
+        try:
+            self._attach(ticket.agent, _company_id(ticket.company.company), _ticket_id(ref.id))
+        except (Misconfigured, Rejected) as refused:
+            log.warning("host not linked", connector=self.name, ticket=ref.id, reason=str(refused))
+        return self._ref(_ticket_id(ref.id))
+
+    def _attach(self, agent: Agent, company_id: int, ticket_id: int) -> None:
+        configuration = self._configuration(agent, company_id)
         if configuration:
-            path = f"/service/tickets/{_ticket_id(ref.id)}/configurations"
+            path = f"/service/tickets/{ticket_id}/configurations"
             if configuration not in {row_id(row) for row in self.api.all_rows(path, max_pages=1)}:
                 self.api.request("POST", path, intent="update", json={"id": configuration})
-        return self._ref(_ticket_id(ref.id))
 
     def _configuration(self, agent: Agent, company_id: int) -> int:
         """Id of the one active configuration with the agent's serial number, else its host name; 0: none or several."""

@@ -37,9 +37,7 @@ class Companies:
         with self._asking:
             if self._cached is not cached and self._cached:  # another thread has just asked
                 return self._cached[1]
-            rows = self._api.all_rows(
-                "/company/companies", {"conditions": "deletedFlag=false", "fields": "id,identifier,name,deletedFlag"}
-            )
+            rows = self._api.all_rows("/company/companies", {"fields": "id,identifier,name,deletedFlag"})
             companies = [_company(row) for row in rows if not row.get("deletedFlag")]
             self._cached = (self._clock(), companies)
             return companies

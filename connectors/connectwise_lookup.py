@@ -96,7 +96,12 @@ class Lookup:
 
     def board(self, value: NameOrId) -> Entry:
         # The info listing needs the right to see tickets only, /service/boards that to the setup tables.
-        return self.resolve("board", value, "/service/info/boards")
+        path = "/service/info/boards"
+        try:
+            self._entries(path)
+        except Misconfigured:
+            path = "/service/boards"
+        return self.resolve("board", value, path)
 
     def status(self, setting: str, value: NameOrId, board: Entry) -> Entry:
         return self.resolve(setting, value, f"/service/boards/{board.id}/statuses", f" on board “{board.name}”")

@@ -562,3 +562,15 @@ def test_every_kind_of_incident_is_believable(number: int) -> None:
     assert raw["agent_id"] is None or raw["platform"] == agent["platform"]
     texts = [raw["summary"], raw["body"], *(str(r["parameters"]) for r in raw["remediations"]["items"])]
     assert not [text for text in texts if "{host}" in text or "{seen}" in text or "{domain}" in text]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_key_that_may_not_read_the_account_learns_its_id_from_the_organizations(
+    huntress: PretendHuntress, client: HuntressClient, status: int
+) -> None:
+    huntress.organizations[1] = scenario.organization(1)
+    huntress.fault("status", path="/account$", status=status, times=None)
+    assert client.account().id == scenario.ACCOUNT_ID
+    huntress.organizations.clear()
+    with pytest.raises(SourceError, match="base_url"):
+        client.account()

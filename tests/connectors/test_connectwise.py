@@ -845,3 +845,22 @@ def test_closing_and_looking_at_a_ticket(connect: Connect, psa: PretendConnectWi
         )
     page = connector.api._open.request("GET", ref.url)
     assert "&lt;b&gt;" in page.text
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_host_that_may_not_be_linked_costs_nothing(connect: Connect, psa: PretendConnectWise, status: int) -> None:
+    psa.add_configuration(253, "HOST-2")
+    connector = connect()
+    ref = create(connector)
+    psa.fault("status", path="/configurations", status=status, times=None)
+    assert connector.complete(ref, replace(TICKET, agent=Agent(1, hostname="HOST-2"))) == ref
+    assert psa.ticket_configurations == {}
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_server_without_the_short_listing_of_boards_is_asked_for_the_long_one(
+    connect: Connect, psa: PretendConnectWise, status: int
+) -> None:
+    psa.fault("status", path="/service/info/boards", status=status, times=None)
+    ref = create(connect())
+    assert psa.tickets[int(ref.id)]["board"]["name"] == "Security"
