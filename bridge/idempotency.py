@@ -301,7 +301,8 @@ class IdempotencyStore:
 
     def forget_unlisted(self, before: float) -> int:
         """After a complete listing: reports not seen since `before` (epoch seconds) no longer count as open."""
-        return self.client.zremrangebyscore(self.key("open"), "-inf", f"({round(before * 1000)}")
+        # Down to the millisecond, as the scripts do: what was seen within the same one must stay.
+        return self.client.zremrangebyscore(self.key("open"), "-inf", f"({int(before * 1000)}")
 
     def open_reports(self) -> int:
         return self.client.zcard(self.key("open"))

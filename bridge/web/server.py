@@ -26,9 +26,7 @@ class WebServer:
             self.server = create_server(create_app(runtime), host=web.host, port=web.port, threads=THREADS, ident=None)
         except OSError as error:
             raise ConfigurationError(
-                [
-                    f"web.port: cannot listen on {web.host} port {web.port} ({error.strerror}); set it to a free one"
-                ]
+                [f"web.port: cannot listen on {web.host} port {web.port} ({error.strerror}); set it to a free one"]
             ) from None
         log.info("page", url=f"http://{web.host}:{web.port}/status")
 

@@ -1,0 +1,185 @@
+"""What `/status` says and when it is a 503: in this process, so that ten minutes pass by moving the store's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.demo.huntress import PretendHuntress
+from bridge.demo.run import free_port, toml
+from bridge.leadership import Leadership
+from bridge.poller import Cycle, Poller
+from bridge.runtime import Runtime
+from bridge.settings import load
+from bridge.web.app import OVERDUE, create_app, status
+from tests.conftest import RedisServer
+
+MAIL = {
+    "type": "email",
+    "host": "127.0.0.1",
+    "port": free_port(0),
+    "security": "none",
+    "sender": "bridge@example.com",
+    "recipients": ["oncall@example.com"],
+}
+
+
+@pytest.fixture
+def source() -> Iterator[PretendHuntress]:
+    with PretendHuntress(organizations=3) as source:
+        yield source
+
+
+@pytest.fixture
+def make(tmp_path: Path, source: PretendHuntress, redis_url: str) -> Iterator[Callable[..., Runtime]]:
+    entered: list[Runtime] = []
+
+    def make(url: str = redis_url, **tables: Any) -> Runtime:
+        config = tmp_path / "bridge.toml"
+        base = {"huntress": source.settings(), "connectors": {"oncall": MAIL}, "redis": {"url": url}}
+        config.write_text(toml(base | tables), encoding="utf-8")
+        config.chmod(0o600)
+        runtime = Runtime(load(config, environ={})).__enter__()
+        entered.append(runtime)
+        return runtime
+
+    yield make
+    for runtime in entered:
+        runtime.__exit__()
+
+
+@pytest.fixture
+def runtime(make: Callable[..., Runtime]) -> Runtime:
+    return make()
+
+
+def poll(runtime: Runtime) -> Cycle:
+    leadership = Leadership(runtime.store, "poller", patience=1e9)
+    leadership.attempt()
+    poller = Poller(
+        runtime.store,
+        runtime.books,
+        lambda: runtime.assembly.source,
+        lambda: runtime.settings,
+        runtime.routes,
+        leadership,
+    )
+    try:
+        return poller.cycle()
+    finally:
+        leadership.stop()
+
+
+def answer(runtime: Runtime, path: str = "/status") -> tuple[int, Any]:
+    reply = create_app(runtime).test_client().get(path)
+    return reply.status_code, reply.get_json() if reply.is_json else reply.text
+
+
+def test_before_the_first_poll_it_is_not_well(runtime: Runtime) -> None:
+    code, body = answer(runtime)
+    assert code == 503
+    assert body["problems"] == ["no complete poll since the start"]
+    assert body["poll"]["last_complete_at"] is None
+
+
+def test_after_a_complete_poll_it_is(runtime: Runtime, source: PretendHuntress) -> None:
+    source.add_report(id=1)
+    source.reports[2] = ["no", "report"]
+    assert poll(runtime).complete
+    code, body = answer(runtime)
+    assert (code, body["ok"], body["problems"]) == (200, True, [])
+    assert body["reports"]["open"] == 1
+    assert body["deliveries"]["pending"] == 1
+    assert body["connectors"]["oncall"]["state"] == "serving"
+    assert body["connectors"]["oncall"]["scheduled"] == 1
+    assert body["poll"]["requests_last_minute"] == 5
+    assert [entry["report_id"] for entry in body["quarantine"]] == [None]
+
+
+def test_a_source_that_only_fails_is_overdue_after_ten_minutes(runtime: Runtime, source: PretendHuntress) -> None:
+    source.fault("status", status=500, times=None)
+    assert not poll(runtime).complete
+    assert status(runtime)["ok"], "a poll was tried just now; give it time"
+    runtime.store.clock_offset += OVERDUE - 5
+    poll(runtime)
+    assert status(runtime)["ok"]
+    runtime.store.clock_offset += 10
+    code, body = answer(runtime)
+    assert code == 503
+    assert body["problems"][0].startswith("no complete poll since the start: Huntress answered 500")
+    source.faults.clear()
+    poll(runtime)
+    assert answer(runtime)[0] == 200
+
+
+def test_a_poll_that_was_complete_once_counts_for_ten_minutes(runtime: Runtime, source: PretendHuntress) -> None:
+    poll(runtime)
+    runtime.store.clock_offset += OVERDUE - 5
+    assert status(runtime)["ok"]
+    runtime.store.clock_offset += 10
+    found = status(runtime)
+    assert not found["ok"]
+    assert found["poll"]["last_complete_at"] in found["problems"][0]
+
+
+def test_slow_cycles_have_three_of_their_own_length(runtime: Runtime) -> None:
+    poll(runtime)
+    runtime.books.save_poll(expected_cycle_seconds=1000.0)
+    runtime.store.clock_offset += 2990
+    assert status(runtime)["ok"]
+    runtime.store.clock_offset += 20
+    assert not status(runtime)["ok"]
+    runtime.books.save_poll(expected_cycle_seconds=100.0, cycle_seconds=1100.0)
+    assert status(runtime)["ok"], "what the last cycle really took counts as well"
+
+
+def test_a_paused_connector_is_shown_with_its_reason(runtime: Runtime) -> None:
+    poll(runtime)
+    runtime.store.pause("oncall", "misconfigured", 3600, "password: the server refused it", probe_in=60)
+    code, body = answer(runtime)
+    assert code == 503
+    assert body["problems"] == ["connector oncall is paused: password: the server refused it"]
+    assert body["connectors"]["oncall"]["state"] == "paused"
+    assert body["connectors"]["oncall"]["next_probe"] is not None
+    runtime.store.resume("oncall")
+    assert answer(runtime)[0] == 200
+
+
+def test_a_refused_configuration_is_shown(runtime: Runtime) -> None:
+    runtime.books.save_configuration_problem("web.port: not a number")
+    assert list(status(runtime)["configuration_problems"].values()) == ["web.port: not a number"]
+
+
+def test_without_redis_only_the_process_is_alive(
+    make: Callable[..., Runtime], make_redis_server: Callable[..., RedisServer]
+) -> None:
+    server = make_redis_server("--appendonly", "yes")
+    runtime = make(server.url)
+    poll(runtime)
+    assert [answer(runtime, path)[0] for path in ("/healthz", "/readyz", "/status")] == [200, 200, 200]
+    server.stop()
+    assert [answer(runtime, path)[0] for path in ("/healthz", "/readyz", "/status")] == [200, 503, 503]
+    assert answer(runtime)[1] == {"ok": False, "problems": ["Redis does not answer"]}
+    server.start()
+    assert answer(runtime)[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/status", "/nothing"])
+def test_no_answer_is_kept_or_framed(runtime: Runtime, path: str) -> None:
+    headers = create_app(runtime).test_client().get(path).headers
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+
+
+def test_no_secret_is_shown(runtime: Runtime, source: PretendHuntress) -> None:
+    source.add_report(id=1)
+    poll(runtime)
+    key, secret = source.credentials
+    for path in ("/", "/status"):
+        text = create_app(runtime).test_client().get(path).text
+        assert key not in text
+        assert secret not in text
