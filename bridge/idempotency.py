@@ -638,8 +638,11 @@ class IdempotencyStore:
             )
         )
 
-    def probe_failed(self, connector: str, reason: str, *, longest: float, pause: float) -> None:
-        self.script("probe_failed", connector, reason, round(longest * 1000), round(pause * 1000))
+    def probe_failed(self, connector: str, reason: str, *, longest: float, pause: float, at_least: float = 0) -> None:
+        """The next probe comes after twice the time, `longest` at most but not before `at_least` (seconds)."""
+        self.script(
+            "probe_failed", connector, reason, round(longest * 1000), round(pause * 1000), round(at_least * 1000)
+        )
 
     def probe_now(self, connector: str) -> None:
         """A paused connector is probed at once (its settings changed)."""

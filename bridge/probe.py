@@ -85,29 +85,29 @@ class Prober:
             pause = self.store.paused(service.name)
             if pause is None or pause.next_probe is None or pause.next_probe > self.store.now():
                 continue
-            problem = self._still(service, pause)
+            problem, wait = self._still(service, pause)
             if problem:
                 log.warning("still paused", connector=service.name, reason=problem)
-                self.store.probe_failed(service.name, problem, longest=LONGEST_PROBE, pause=PAUSE)
+                self.store.probe_failed(service.name, problem, longest=LONGEST_PROBE, pause=PAUSE, at_least=wait)
             else:
                 due = self.store.resume(service.name)
                 log.info("connector serves again", connector=service.name, due=due)
 
-    def _still(self, service: Service, pause: Pause) -> str:
-        """Why the connector must stay paused; '' when it need not."""
+    def _still(self, service: Service, pause: Pause) -> tuple[str, float]:
+        """Why the connector must stay paused ('' when it need not), and seconds that it asked to be left alone."""
         try:
             problem = self.problem(service.connector)
             if problem or pause.kind != "unfindable" or pause.report_id is None:
-                return problem
+                return problem, 0
             delivery = self.store.delivery(pause.report_id, service.name)
             if delivery is None or self.store.proving_report(service.name) is None:
-                return ""
+                return "", 0
             with self.probing(service.name):
                 if not service.connector.find(delivery.reference):
-                    return pause.reason
+                    return pause.reason, 0
             self.store.prove(service.name)
         except redis.RedisError:
             raise
         except Outcome as outcome:
-            return str(outcome)
-        return ""
+            return str(outcome), getattr(outcome, "retry_after", None) or 0
+        return "", 0

@@ -18,7 +18,7 @@ from bridge.demo import scenario
 from bridge.demo.autotask import PretendAutotask
 from bridge.demo.connectwise import PretendConnectWise
 from bridge.demo.huntress import PretendHuntress
-from bridge.demo.mailbox import PretendMailbox
+from bridge.demo.mailbox import MailFaultKind, PretendMailbox
 from bridge.demo.run import toml
 from bridge.demo.server import Fault, Received
 from bridge.dispatcher import Dispatcher
@@ -50,6 +50,19 @@ class WatchedAutotask(PretendAutotask):
         return super()._arrived(request)
 
 
+class WatchedMailbox(PretendMailbox):
+    """Calls `meanwhile` when a recipient was named, before it is answered, and again when a whole mail has come."""
+
+    meanwhile: Callable[[str], object] = staticmethod(lambda step: None)
+
+    def take(self, *kinds: MailFaultKind, recipient: str = "") -> str:
+        if "greylist" in kinds:
+            self.meanwhile("recipient")
+        if "drop_after_dot" in kinds:
+            self.meanwhile("dot")
+        return super().take(*kinds, recipient=recipient)
+
+
 class Systems:
     """The outside world, with three organizations and an agent each."""
 
@@ -60,7 +73,7 @@ class Systems:
             [(1, "Catchall", "Catchall"), *((9 + id, f"O{id}", n) for id, n in names)]
         )
         self.autotask = WatchedAutotask(companies=[(175, "Catch-all"), *((2000 + id, name) for id, name in names)])
-        self.mailbox = PretendMailbox()
+        self.mailbox = WatchedMailbox()
         for number in (1, 2, 3):
             self.huntress.agents[number] = scenario.agent(number, number)
 

@@ -291,8 +291,10 @@ def test_a_delivery_in_doubt_holds_no_place(make: MakeStage, psa: Psa) -> None:
     assert [psa.references()[reference(number)] for number in (1, 2, 3)] == [0, 1, 1]
 
 
-@pytest.mark.parametrize("kind", ["drop", "garbage", "500", "503", "401"])
-@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "committed"),
+    [("drop", True), ("garbage", True), ("500", True), ("503", True), ("401", True), ("500", False), ("401", False)],
+)
 def test_a_failed_look_up_is_never_not_found(stage: Stage, psa: Psa, kind: str, committed: bool) -> None:
     proven(stage, psa)
     psa.fault_create("commit_drop" if committed else "drop")
@@ -476,7 +478,7 @@ def test_a_ticket_that_could_not_be_recorded_is_in_doubt(
     assert stage.delivery(1, psa.name).state is DeliveryState.CREATED
 
 
-@pytest.mark.parametrize("when", ["look-up", "create", "follow-up"])
+@pytest.mark.parametrize("when", ["look-up", "create", "follow-up", "last of the follow-up"])
 def test_while_redis_is_away_a_turn_ends_and_is_taken_again(
     make: MakeStage, make_redis_server: MakeServer, systems: Systems, when: str
 ) -> None:
@@ -489,6 +491,7 @@ def test_while_redis_is_away_a_turn_ends_and_is_taken_again(
         "look-up": lambda request: psa.is_look_up(request, 1),
         "create": lambda request: psa.is_create(request, 1),
         "follow-up": lambda request: request.path.endswith("/Notes"),
+        "last of the follow-up": lambda request: request.path.endswith("/Notes") and request.method == "POST",
     }
     on(psa, meant[when], server.stop)
     with contextlib.ExitStack() as patches:
@@ -517,6 +520,16 @@ def test_a_report_that_changes_while_it_is_told_stays_due(stage: Stage, psa: Psa
     stage.report(1, **changed)
     assert stage.work(3600) == []
     assert psa.references() == {reference(1): 1}
+
+
+def test_what_is_due_without_a_cause_is_let_go(stage: Stage, psa: Psa) -> None:
+    stage.report(1)
+    stage.work()
+    asked = len(psa.received())
+    stage.store.client.zadd(stage.store.key(f"ready:{psa.name}"), {"1": 0})
+    assert stage.work() == [(1, psa.name)]
+    assert stage.store.scheduled(psa.name) == 0
+    assert len(psa.received()) == asked
 
 
 # -- creates that cannot be found --------------------------------------------------------------------------------------
@@ -810,10 +823,10 @@ def test_a_misconfigured_connector_is_probed_until_it_works(stage: Stage, psa: P
     steps = []
     asked = len(psa.received())
     waited = 0
-    for _ in range(2 * 3600 // 10):
+    for _ in range(2 * 3600 // 30):
         assert stage.work() == []
-        stage.probe(10)
-        waited += 10
+        stage.probe(30)
+        waited += 30
         if len(psa.received()) > asked:
             asked = len(psa.received())
             steps.append(waited)
@@ -824,6 +837,46 @@ def test_a_misconfigured_connector_is_probed_until_it_works(stage: Stage, psa: P
     assert stage.store.paused(psa.name) is None
     assert len(stage.work()) == 3, "everything waiting is due"
     assert {psa.references()[reference(number)] for number in (1, 2, 3)} == {1}
+
+
+@pytest.mark.parametrize(("named", "quiet_until"), [("30", 180), ("600", 660)])
+def test_a_probe_is_not_repeated_before_the_time_it_was_told(
+    stage: Stage, psa: Psa, named: str, quiet_until: int
+) -> None:
+    """A probe after one minute is told to wait; the next one would come two minutes later."""
+    proven(stage, psa)
+    break_credentials(psa)
+    stage.report(1)
+    stage.work()
+    psa.server.faults.clear()
+    psa.server.fault("status", status=429, times=None, headers={"Retry-After": named})
+    stage.probe(61)
+    asked = len(psa.received())
+    stage.probe(quiet_until - 61 - 2)
+    assert len(psa.received()) == asked
+    assert stage.store.paused(psa.name) is not None
+    psa.server.faults.clear()
+    stage.probe(4)
+    assert stage.store.paused(psa.name) is None
+    stage.work()
+    assert psa.references()[reference(1)] == 1
+
+
+def test_an_unfindable_connector_stays_paused_while_it_cannot_be_asked(stage: Stage, psa: Psa) -> None:
+    psa.state.clock = stage.store.now
+    psa.state.search_lag = 1e9
+    stage.report(1, 2)
+    stage.wait(75)
+    assert stage.store.paused(psa.name) is not None
+    psa.server.stop()
+    stage.probe(61)
+    pause = stage.store.paused(psa.name)
+    assert pause is not None
+    assert "no connection" in pause.reason
+    psa.server.start()
+    stage.store.unprove(psa.name)  # a start: its own first ticket will tell
+    stage.probe(121)
+    assert stage.store.paused(psa.name) is None
 
 
 def test_changed_settings_are_probed_at_once(make: MakeStage, systems: Systems) -> None:
@@ -993,6 +1046,18 @@ def test_details_that_never_come_are_not_waited_for_for_ever(make: MakeStage, sy
     assert "* Organization: Acme Corp (id 1)" in note
 
 
+def test_details_of_what_is_gone_by_then_are_not_noted(make: MakeStage, systems: Systems) -> None:
+    stage, psa = make("psa"), systems.psa("psa")
+    systems.huntress.fault("status", path="/agents/", status=500, times=2)
+    stage.report(1, agent_id=1, organization_id=None)
+    stage.work()
+    assert stage.delivery().todo == ("details",)
+    del systems.huntress.agents[1]
+    stage.work(61)
+    assert stage.delivery().todo == ()
+    assert not [note for note in psa.notes(psa.ids(1)[0]) if "/details]" in note]
+
+
 # -- e-mail ------------------------------------------------------------------------------------------------------------
 
 
@@ -1000,6 +1065,18 @@ def received(systems: Systems, number: int = 1) -> list[str]:
     """Recipients of the mails about a report, in order."""
     start = f"<{reference(number)}@"
     return [m.recipient for m in systems.mailbox.messages if str(m.message["Message-ID"]).startswith(start)]
+
+
+def on_mail(systems: Systems, meant: str, do: Callable[[], object]) -> None:
+    """As `on`, for a step of a mail's transaction."""
+    open_ = [True]
+
+    def meanwhile(step: str) -> None:
+        if open_ and step == meant:
+            open_.clear()
+            do()
+
+    systems.mailbox.meanwhile = meanwhile
 
 
 def test_a_mail_is_sent_without_asking_and_then_left(make: MakeStage, systems: Systems) -> None:
@@ -1085,6 +1162,42 @@ def test_a_worker_killed_after_the_final_dot(make: MakeStage, systems: Systems, 
     assert stage.delivery(1, "oncall").state is expected
 
 
+@pytest.mark.parametrize("how", ["lease lost", "redis away"])
+def test_no_final_dot_without_having_written_it_down(
+    make: MakeStage, systems: Systems, make_redis_server: MakeServer, how: str
+) -> None:
+    server = make_redis_server("--appendonly", "yes")
+    stage = make("oncall", url=server.url)
+    stage.report(1)
+
+    def lose_lease() -> None:
+        stage.store.clock_offset += LEASE + 1
+        stage.die(1, "oncall")
+
+    on_mail(systems, "recipient", lose_lease if how == "lease lost" else server.stop)
+    stage.turn(1, "oncall")
+    assert received(systems) == []
+    if how == "redis away":
+        server.start()
+    stage.wait(LEASE + 15)
+    assert received(systems) == ["oncall@example.com"]
+    assert stage.delivery(1, "oncall").state is DeliveryState.CREATED
+
+
+def test_a_mail_that_went_out_while_redis_was_away_goes_out_once_more_at_most(
+    make: MakeStage, systems: Systems, make_redis_server: MakeServer
+) -> None:
+    server = make_redis_server("--appendonly", "yes")
+    stage = make("oncall", url=server.url)
+    stage.report(1)
+    on_mail(systems, "dot", server.stop)
+    stage.turn(1, "oncall")
+    server.start()
+    stage.wait(LEASE + 15)
+    assert stage.delivery(1, "oncall").state is DeliveryState.CREATED
+    assert received(systems) == ["oncall@example.com"] * 2
+
+
 def test_a_refused_recipient_keeps_nobody_else_waiting_and_nobody_gets_it_twice(
     make: MakeStage, systems: Systems
 ) -> None:
@@ -1129,14 +1242,16 @@ class Scripted(Connector):
 
     def __init__(self, name: str, settings: ConnectorSettings) -> None:
         super().__init__(name, settings, ConnectorContext())
-        self.steps: dict[str, list[Exception]] = {}
+        #: What the next calls of each method raise; None: nothing.
+        self.steps: dict[str, list[Exception | None]] = {}
         self.tickets: list[str] = []
         self.noted: list[Note] = []
 
     def _step(self, name: str) -> None:
         if self.steps.get(name):
             error = self.steps[name].pop(0)
-            raise type(error)(*error.args)
+            if error is not None:
+                raise type(error)(*error.args)
 
     def parts(self) -> Sequence[TemplatePart]:
         return (TemplatePart("title", "title.j2"), TemplatePart("text", "text.j2"), TemplatePart("notice", "notice.j2"))
@@ -1251,6 +1366,33 @@ def test_what_a_ticket_still_needs_is_done_later(scripted: tuple[Stage, Scripted
     assert (delivery.todo, delivery.reason) == ((), "")
     assert delivery.ticket == TicketRef("1", "N1", "https://example.com/1")
     assert len(connector.tickets) == 1
+
+
+def test_a_refused_search_proves_nothing(scripted: tuple[Stage, Scripted]) -> None:
+    stage, connector = scripted
+    stage.store.unprove("psa")
+    connector.steps["find"] = [None, Rejected("odd, for a question")]
+    stage.work()
+    assert stage.delivery().todo == ("verify",)
+    assert stage.store.proving_report("psa") == 1
+    stage.work(6)
+    assert stage.delivery().todo == ()
+    assert stage.store.proving_report("psa") is None
+
+
+def test_a_check_that_fails_does_not_stop_the_prober(scripted: tuple[Stage, Scripted]) -> None:
+    stage, connector = scripted
+    connector.steps = {"before": [Misconfigured("no such board")], "check": [BUG, BUG]}
+    stage.work()
+    pause = stage.store.paused("psa")
+    assert pause is not None
+    assert pause.reason == "its check failed (RuntimeError); the log has the details"
+    stage.probe(61)
+    assert stage.store.paused("psa") is not None
+    stage.probe(121)
+    assert stage.store.paused("psa") is None
+    stage.work()
+    assert stage.delivery().state is DeliveryState.CREATED
 
 
 def test_a_follow_up_that_kills_workers_is_given_up(scripted: tuple[Stage, Scripted]) -> None:

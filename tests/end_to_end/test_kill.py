@@ -1,7 +1,7 @@
 """Killed in mid-create: the next one looks before it creates, and there is one ticket.
 
-Two bridges are killed at the same time: a `run` with its embedded Redis, started again on the same folder, and one of two
-`worker` processes on a shared Redis. Each is in the middle of two creates in either PSA: one that the PSA will carry
+Two bridges are killed at the same time: a `run` with its embedded Redis, started again on the same folder, and one of
+two `worker` processes on a shared Redis. Each is in the middle of two creates in either PSA: one that the PSA will carry
 out, and one that it never does.
 """
 
@@ -22,6 +22,9 @@ import pytest
 from tests.conftest import RedisServer
 from tests.end_to_end.conftest import Bridge, World, wait_until
 from tests.psa import PSAS, Psa, reference
+
+#: One process runs them all, so that the story is told once.
+pytestmark = pytest.mark.xdist_group("kill")
 
 #: Reports: delivered before the kill; killed in mid-create, which the PSA carried out or not; sent after the kill.
 BEFORE, CARRIED_OUT, NEVER_ARRIVED, AFTER = 1, 2, 3, 4
