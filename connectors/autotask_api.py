@@ -47,6 +47,14 @@ class Missing(Misconfigured):
     """There is no such record or address."""
 
 
+class _NothingThere(Missing):
+    """404, before it is said what was asked for."""
+
+
+class _NoZoneService(Misconfigured):
+    """There is no zone service at an address."""
+
+
 class Unanswered(Unavailable):
     """Autotask answered a question with an error of its own; asking again may help."""
 
@@ -154,7 +162,11 @@ class AutotaskApi:
             return self._send(moved, method, path, intent, json)
 
     def _send(self, zone: Zone, method: str, path: str, intent: Intent, json: Any) -> Answer:
-        return self._session.request(method, _address(zone, path), intent=intent, json=json)
+        try:
+            return self._session.request(method, _address(zone, path), intent=intent, json=json)
+        except _NothingThere:
+            shown = "the next page that it named" if _absolute(path) else path
+            raise Missing(f"Autotask has nothing at {shown} (404): check zone_url, or the id asked for") from None
 
     def get(self, path: str) -> Mapping[str, Any]:
         """The JSON object at `path`."""
@@ -240,8 +252,7 @@ class AutotaskApi:
         if not settings.username.strip():
             raise Misconfigured("username is empty: give the user name (key) of an Autotask API-only user")
         start = urlsplit(settings.zone_url)
-        address = f"{start.scheme}://{start.netloc}/atservicesrest/v1.0/zoneInformation"
-        answer = self._discovery.request("GET", address, params={"user": settings.username})
+        answer = self._ask_zone()
         body = answer.json if isinstance(answer.json, dict) else {}
         url = body.get("url")
         if not isinstance(url, str) or not url:
@@ -254,6 +265,15 @@ class AutotaskApi:
                 "credentials are not sent there"
             )
         return Zone(url=url.rstrip("/") + "/", web_url=self._web_url(url, body.get("webUrl")))
+
+    def _ask_zone(self) -> Answer:
+        """The zone service's answer. The vendor's help writes the version in its address as `v1.0` and as `1.0`."""
+        root = f"{self._settings.zone_url}/atservicesrest"
+        user = {"user": self._settings.username}
+        try:
+            return self._discovery.request("GET", f"{root}/v1.0/zoneInformation", params=user)
+        except _NoZoneService:
+            return self._discovery.request("GET", f"{root}/1.0/zoneInformation", params=user)
 
     def _web_url(self, url: str, web_url: Any) -> str:
         """Where people open tickets: `webUrl` if it belongs to the same site, else `wwN` for `webservicesN`."""
@@ -288,7 +308,7 @@ class AutotaskApi:
                 f"Autotask's API user may not do this ({said or 'status 403'}): give its security level the permission"
             )
         if answer.status == 404:
-            return Missing("Autotask has nothing there (404): check zone_url, or the id asked for")
+            return _NothingThere("Autotask has nothing there (404)")
         if answer.status != 500 or not said:
             return None
         if intent != "create" and _ABSENT.search(said):
@@ -307,7 +327,7 @@ class AutotaskApi:
             )
         if answer.status in (404, 405):
             host = urlsplit(self._settings.zone_url).netloc
-            return Misconfigured(f"zone_url: {host} is not an Autotask zone service (status {answer.status})")
+            return _NoZoneService(f"zone_url: {host} is not an Autotask zone service (status {answer.status})")
         return None
 
 
@@ -322,11 +342,15 @@ def _busy(answer: Answer) -> Unavailable | None:
 
 
 def _address(zone: Zone, path: str) -> str:
-    if not path.lower().startswith(("http:", "https:")):
+    if not _absolute(path):
         return f"{zone.url}V1.0/{path}"
     if _origin(path) != _origin(zone.url):
         raise Misconfigured("Autotask named a next page outside its own zone; it is not followed")
     return path
+
+
+def _absolute(path: str) -> bool:
+    return path.lower().startswith(("http:", "https:"))
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from bridge.models import Company
-from connectors.autotask_api import AutotaskApi, Kept
-from connectors.autotask_fields import Field, Fields, NotOffered, fold, parse_fields
+from connectors.autotask_api import AutotaskApi, Kept, Missing
+from connectors.autotask_fields import Field, Fields, NotOffered, fold, only_choice, parse_fields, text_field
 from connectors.autotask_settings import CUSTOM, AutotaskSettings
-from connectors.base import NameOrId
+from connectors.base import Misconfigured, NameOrId
 
 #: Seconds that fields and picklists are kept.
 FIELDS_KEPT = 600.0
@@ -28,6 +28,10 @@ BELIEVED = 5.0
 #: Labels of `publish` that only the tenant's own staff sees. “All Autotask Users” may reach contacts, co-managed does.
 INTERNAL_LABELS = ("internal only", "internal project team")
 NOTE_TYPE_LABEL = "task notes"
+
+#: Every ticket has this field, also where the tenant does not list it; its length is from field information of live
+#: tenants.
+EXTERNAL_ID = text_field("externalID", 50)
 
 Value = str | int | float | bool
 T = TypeVar("T")
@@ -43,7 +47,7 @@ class Catalog:
         self._settings = settings
         self._tickets = Kept(lambda: self._fields("Tickets", "fields"), FIELDS_KEPT, clock)
         self._custom = Kept(lambda: self._fields("Tickets", "userDefinedFields"), FIELDS_KEPT, clock)
-        self._notes = Kept(lambda: self._fields("TicketNotes", "fields"), FIELDS_KEPT, clock)
+        self._notes = Kept(self._list_note_fields, FIELDS_KEPT, clock)
         self._companies = Kept(self._list_companies, COMPANIES_KEPT, clock)
 
     def _fields(self, entity: str, kind: str) -> Fields:
@@ -52,15 +56,20 @@ class Catalog:
         return parse_fields(entity if kind == "fields" else "user-defined ticket fields", self._api.listed(path, items))
 
     def refresh(self) -> None:
-        """Reads everything again that is read before each ticket."""
+        """Reads the fields of tickets again."""
         self._tickets.get(fresh=True)
         if self._uses_custom():
             self._custom.get(fresh=True)
+
+    def refresh_notes(self) -> None:
+        """Reads the fields of notes again."""
         self._notes.get(fresh=True)
 
     def _uses_custom(self) -> bool:
-        names = (self._settings.reference_field, *self._settings.fields)
-        return any(name.startswith(CUSTOM) or not self._tickets.get().get(name) for name in names)
+        names = self._settings.fields
+        return self._standard_reference() is None or any(
+            name.startswith(CUSTOM) or not self._tickets.get().get(name) for name in names
+        )
 
     def _offered(self, kept: Kept[Fields], use: Callable[[Fields], T]) -> T:
         try:
@@ -85,12 +94,18 @@ class Catalog:
 
     def reference_field(self) -> tuple[Field, bool]:
         """The field that carries the reference, and whether it is a user-defined one."""
-        name = self._settings.reference_field
-        standard = None if name.startswith(CUSTOM) else self._tickets.get().get(name)
+        standard = self._standard_reference()
         if standard:
             return standard, False
-        custom = name.removeprefix(CUSTOM)
+        custom = self._settings.reference_field.removeprefix(CUSTOM)
         return self._offered(self._custom, lambda fields: fields.named("reference_field", custom)), True
+
+    def _standard_reference(self) -> Field | None:
+        name = self._settings.reference_field
+        if name.startswith(CUSTOM):
+            return None
+        unlisted = EXTERNAL_ID if name.casefold() == EXTERNAL_ID.name.casefold() else None
+        return self._tickets.get().get(name) or unlisted
 
     def standard_values(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Body of a ticket for those of the configured `given` fields that are standard ones."""
@@ -115,7 +130,21 @@ class Catalog:
 
     # Notes
 
+    def _list_note_fields(self) -> Fields:
+        try:
+            return self._fields("TicketNotes", "fields")
+        except Missing as absent:
+            publish, note_type = self._settings.note_publish, self._settings.note_type
+            if isinstance(publish, int) and isinstance(note_type, int):
+                return Fields("TicketNotes", {"publish": only_choice("publish", publish),
+                    "notetype": only_choice("noteType", note_type)})
+            raise Misconfigured(
+                f"note_publish: which values a note may have cannot be asked ({absent}); "
+                "set note_publish and note_type as numbers, note_publish to one that no contact sees"
+            ) from None
+
     def note_fields(self) -> Fields:
+        """The fields of a note; where the tenant does not list them, the two whose values are configured as ids."""
         return self._notes.get()
 
     def known_note_fields(self) -> Fields:
@@ -155,7 +184,10 @@ class Catalog:
                 if company.id == str(number):
                     return company
         item = self._api.item(f"Companies/{number}")
-        found = next(iter(_parse_companies([item] if item else [])), None)
+        if item is None:  # there may be no such address either, so the list decides
+            listed = self.companies(fresh=self._companies.age > COMPANIES_BELIEVED)
+            return next((company for company in listed if company.id == str(number)), None)
+        found = next(iter(_parse_companies([item])), None)
         return found if found and found.id == str(number) else None
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from connectors.autotask_api import AutotaskApi
+from connectors.autotask_api import AutotaskApi, Missing
 from connectors.autotask_catalog import Catalog
 from connectors.autotask_fields import NotOffered
 from connectors.autotask_settings import AutotaskSettings
@@ -27,8 +27,10 @@ def findings(
     except Misconfigured as refused:
         return [Finding("zone_url" if str(refused).startswith("zone_url") else "username", _bare(refused))]
     try:
-        api.get("ThresholdInformation")
+        _ask_threshold(api)
         catalog.refresh()
+    except Missing as absent:
+        return [Finding("zone_url", _bare(absent))]
     except Misconfigured as refused:
         return [Finding("secret", _bare(refused))]
     found = []
@@ -37,7 +39,15 @@ def findings(
             attempt()
         except Misconfigured as wrong:
             found.append(Finding(setting, _bare(wrong)))
+    found += _notes(settings, catalog)
     return [*found, *_default_company(settings, catalog), *_fields(settings, catalog), *_unfilled(settings, catalog)]
+
+
+def _ask_threshold(api: AutotaskApi) -> None:
+    try:
+        api.get("ThresholdInformation")
+    except Missing:
+        return  # not needed: the questions that follow prove the credentials too
 
 
 def _bare(wrong: Misconfigured) -> str:
@@ -55,9 +65,6 @@ def _attempts(
     for severity, priority in settings.priorities.items():
         setting = f"priorities.{severity}"
         yield setting, partial(catalog.pick, setting, "priority", priority)
-    if settings.visibility == "internal":
-        yield "note_publish", catalog.publish
-        yield "note_type", catalog.note_type
     yield "reference_field", partial(_reference, catalog, find)
 
 
@@ -72,6 +79,21 @@ def _reference(catalog: Catalog, find: Callable[[str], object]) -> None:
             f"{field.name} takes {field.length} characters, a reference may have {REFERENCE_LENGTH}; take a longer one"
         )
     find(NO_REFERENCE)
+
+
+def _notes(settings: AutotaskSettings, catalog: Catalog) -> Iterator[Finding]:
+    if settings.visibility != "internal":
+        return
+    try:
+        catalog.refresh_notes()
+    except Misconfigured as wrong:
+        yield Finding("note_publish", _bare(wrong))
+        return
+    for setting, attempt in (("note_publish", catalog.publish), ("note_type", catalog.note_type)):
+        try:
+            attempt()
+        except Misconfigured as wrong:
+            yield Finding(setting, _bare(wrong))
 
 
 def _default_company(settings: AutotaskSettings, catalog: Catalog) -> Iterator[Finding]:

@@ -121,6 +121,17 @@ class Fields:
         return field.length if field and field.length else default
 
 
+def text_field(name: str, length: int) -> Field:
+    """A text field that can be written, where the tenant describes none."""
+    return Field(name, "string", length, required=False, read_only=False, pick_list=False, parent="", choices=())
+
+
+def only_choice(name: str, number: int) -> Field:
+    """A picklist that offers `number` alone, where the tenant describes none."""
+    choice = Choice(number, str(number), active=True, system=False, parent="")
+    return Field(name, "integer", None, required=True, read_only=False, pick_list=True, parent="", choices=(choice,))
+
+
 def parse_fields(entity: str, items: Iterable[Any]) -> Fields:
     """Reads the list `fields` of an entityInformation answer; what has no name is left out.
 

@@ -56,6 +56,8 @@ class PretendAutotask(PretendServer):
         self.ticket_fields = tables.ticket_fields()
         self.note_fields = tables.note_fields()
         self.custom_fields = tables.custom_fields()
+        #: Ticket fields that exist but are missing in entityInformation.
+        self.unlisted: set[str] = set()
         #: By id, as stored.
         self.tickets: dict[int, Row] = {}
         #: By ticket id.
@@ -118,7 +120,7 @@ class PretendAutotask(PretendServer):
         return self._last_id
 
     def _add_routes(self) -> None:
-        self.route("GET", rf"{_ROOT}/zoneInformation", self._zone_information)
+        self.route("GET", r"(?i)/atservicesrest/v?1\.0/zoneInformation", self._zone_information)
         self.route("GET", r"(?i)/Mvc/ServiceDesk/TicketDetail\.mvc", self._page_of_ticket)
         self._api("GET", "/ThresholdInformation", self._threshold)
         self._api("POST", "/Tickets", self._create)
@@ -128,7 +130,7 @@ class PretendAutotask(PretendServer):
         self._api("POST", r"/Tickets/(\d+)/Notes", self._add_note)
         self._api("GET", r"/Companies/(\d+)", lambda _, number: _item(self.companies, int(number)))
         for path, fields in (
-            ("Tickets/entityInformation/fields", lambda: self.ticket_fields),
+            ("Tickets/entityInformation/fields", self._listed_fields),
             ("Tickets/entityInformation/userDefinedFields", lambda: self.custom_fields),
             ("TicketNotes/entityInformation/fields", lambda: self.note_fields),
         ):
@@ -208,6 +210,9 @@ class PretendAutotask(PretendServer):
             "Company": {row["id"] for row in self.companies if row["isActive"]},
             "ConfigurationItem": {row["id"] for row in self.configuration_items},
         }
+
+    def _listed_fields(self) -> list[Row]:
+        return [field for field in self.ticket_fields if field["name"] not in self.unlisted]
 
     def _create(self, request: Received) -> Reply:
         record = checked(request.json, self.ticket_fields, "creating", complete=True, known=self._known())

@@ -1,8 +1,8 @@
 """Killed in mid-create: the next one looks before it creates, and there is one ticket.
 
 Two bridges are killed at the same time: a `run` with its embedded Redis, started again on the same folder, and one of
-two `worker` processes on a shared Redis. Each is in the middle of two creates in either PSA: one that the PSA will carry
-out, and one that it never does.
+two `worker` processes on a shared Redis. Each is in the middle of two creates in either PSA: one that the PSA will
+carry out, and one that it never does.
 """
 
 from __future__ import annotations
