@@ -186,7 +186,7 @@ def load(
     """
     if path is None and environ.get(CONFIG_VARIABLE):
         path = Path(environ[CONFIG_VARIABLE])
-    if path is None and Path("bridge.toml").exists():
+    if path is None and _may_exist(Path("bridge.toml")):
         path = Path("bridge.toml")
     # The loader needs this module's models.
     from bridge.settings_loading import Loader
@@ -196,6 +196,14 @@ def load(
     settings._source = path
     settings._secret_files = tuple(loader.secret_files)
     return settings
+
+
+def _may_exist(path: Path) -> bool:
+    """False only when there is certainly no such file; one that cannot be looked at is to be an error with its path."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def secrets(settings: Settings) -> list[str]:
