@@ -267,7 +267,7 @@ class AutotaskApi:
         return Zone(url=url.rstrip("/") + "/", web_url=self._web_url(url, body.get("webUrl")))
 
     def _ask_zone(self) -> Answer:
-        """The zone service's answer. The vendor's help writes the version in its address as `v1.0` and as `1.0`."""
+        """The zone service's answer. Public clients know its address with `v1.0` and with `1.0`."""
         root = f"{self._settings.zone_url}/atservicesrest"
         user = {"user": self._settings.username}
         try:

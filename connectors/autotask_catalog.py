@@ -133,14 +133,17 @@ class Catalog:
     def _list_note_fields(self) -> Fields:
         try:
             return self._fields("TicketNotes", "fields")
-        except Missing as absent:
+        except Missing:
             publish, note_type = self._settings.note_publish, self._settings.note_type
             if isinstance(publish, int) and isinstance(note_type, int):
-                return Fields("TicketNotes", {"publish": only_choice("publish", publish),
-                    "notetype": only_choice("noteType", note_type)})
+                return Fields(
+                    "TicketNotes",
+                    {"publish": only_choice("publish", publish), "notetype": only_choice("noteType", note_type)},
+                )
             raise Misconfigured(
-                f"note_publish: which values a note may have cannot be asked ({absent}); "
-                "set note_publish and note_type as numbers, note_publish to one that no contact sees"
+                "note_publish: Autotask has nothing at TicketNotes/entityInformation/fields, so the values that a note "
+                "may have are not known; set note_publish and note_type as numbers, note_publish to one that no "
+                "contact sees"
             ) from None
 
     def note_fields(self) -> Fields:

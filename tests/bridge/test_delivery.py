@@ -762,6 +762,31 @@ def test_a_pause_stops_a_turn_between_two_requests(stage: Stage, psa: Psa) -> No
     assert psa.references()[reference(1)] == 1
 
 
+def test_a_pause_is_kept_between_any_two_requests(make: MakeStage, psa: Psa) -> None:
+    """Another worker is told to wait after the first request of a delivery, after its second, and so on."""
+    whole = make(psa.name)
+    whole.report(100)
+    whole.turn(100, psa.name)
+    requests = len(psa.received())
+    assert requests > 6
+    for number in range(1, requests):
+        stage = make(psa.name)  # a process that knows nothing of the PSA yet, so it asks for everything
+        stage.store.client.flushall()
+        stage.store.open()
+        stage.report(number)
+        start = len(psa.received())
+        on(
+            psa,
+            lambda request, last=start + number - 1: len(psa.received()) == last,  # type: ignore[misc]
+            lambda stage=stage: stage.store.pause(psa.name, "rate", 30, "too many requests"),  # type: ignore[misc]
+        )
+        stage.turn(number, psa.name)
+        assert len(psa.received()) == start + number
+        stage.wait(31)
+        assert psa.references()[reference(number)] == 1
+        assert stage.delivery(number, psa.name).todo == ()
+
+
 def test_a_pause_during_a_follow_up_leaves_the_rest_for_later(make: MakeStage, systems: Systems) -> None:
     stage, psa = make("desk"), systems.psa("desk")
     proven(stage, psa)

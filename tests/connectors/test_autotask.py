@@ -776,6 +776,176 @@ def test_check_asks_for_a_catch_all(psa: PretendAutotask) -> None:
     assert finding.setting == "default_company"
 
 
+# Tenants that answer less
+
+
+NOTE_FIELDS = "TicketNotes/entityInformation/fields"
+
+
+def absent(psa: PretendAutotask, path: str, status: int = 404) -> None:
+    psa.fault("status", path=path, status=status, times=None)
+
+
+@pytest.mark.parametrize("name", ["externalID", "externalid"])
+def test_the_usual_reference_field_need_not_be_listed(psa: PretendAutotask, name: str) -> None:
+    psa.unlisted.add("externalID")
+    absent(psa, "userDefinedFields")
+    desk = connector(psa, reference_field=name)
+    assert desk.check() == []
+    ref = desk.complete(made(desk, ticket()), ticket())
+    assert psa.tickets[int(ref.id)]["externalID"] == REFERENCE
+    assert desk.find(REFERENCE) == [ref]
+    assert psa.requests_to("userDefinedFields") == []
+
+
+@pytest.mark.parametrize("name", ["purchaseOrderNumber", "userDefinedFields.externalID"])
+def test_any_other_reference_field_must_be_listed(psa: PretendAutotask, name: str) -> None:
+    psa.unlisted |= {"externalID", "purchaseOrderNumber"}
+    desk = connector(psa, reference_field=name)
+    (finding,) = desk.check()
+    assert finding.setting == "reference_field"
+    with pytest.raises(Misconfigured, match=r"reference_field: .* no field"):
+        desk.prepare(ticket())
+
+
+def test_a_listed_reference_field_keeps_its_own_length(psa: PretendAutotask) -> None:
+    psa.field("externalID")["length"] = 12
+    with pytest.raises(Misconfigured, match="takes 12 characters"):
+        connector(psa).prepare(ticket())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 404},
+        {"status": 500, "body": {"errors": ["No matching records found."]}},
+        {"status": 200, "body": {"item": None}},
+    ],
+)
+def test_where_a_company_cannot_be_had_by_its_id_the_list_decides(
+    psa: PretendAutotask, clock: Clock, answer: dict[str, Any]
+) -> None:
+    psa.fault("status", path=r"Companies/\d+$", times=None, **answer)
+    desk = connector(psa, clock)
+    assert desk.check() == []
+    assert desk.company(176) == Company("176", "Acme Corp", "C176")
+    assert desk.company(999) is None
+    assert len(psa.requests_to("Companies/query")) == 1
+    psa.companies.append({"id": 999, "companyName": "New", "companyNumber": None, "isActive": True})
+    clock.now += 61
+    assert desk.company(999) == Company("999", "New")
+
+
+def test_a_company_in_neither_place_is_a_finding(psa: PretendAutotask) -> None:
+    absent(psa, r"Companies/\d+$")
+    (finding,) = connector(psa, default_company=999).check()
+    assert (finding.setting, "id 999 is no active company" in finding.message) == ("default_company", True)
+
+
+def test_an_inactive_company_is_not_taken_from_anywhere(psa: PretendAutotask) -> None:
+    next(row for row in psa.companies if row["id"] == 176)["isActive"] = False
+    assert connector(psa).company(176) is None
+
+
+def test_check_does_without_the_threshold_but_not_without_the_credentials(psa: PretendAutotask) -> None:
+    absent(psa, "ThresholdInformation")
+    assert connector(psa).check() == []
+    (finding,) = connector(psa, secret="wrong").check()
+    assert finding.setting == "secret"
+
+
+@pytest.mark.parametrize(
+    ("path", "overrides", "setting"),
+    [
+        ("Tickets/entityInformation/fields", {}, "zone_url"),
+        ("Tickets/entityInformation/userDefinedFields", {"reference_field": "Report Ref"}, "zone_url"),
+        ("Tickets/query", {}, "reference_field"),
+    ],
+)
+def test_check_names_the_address_that_is_not_there(
+    psa: PretendAutotask, path: str, overrides: dict[str, Any], setting: str
+) -> None:
+    absent(psa, path)
+    (finding,) = connector(psa, **overrides).check()
+    assert finding.setting == setting
+    assert f"{path} (404): check zone_url" in finding.message
+
+
+def test_configured_numbers_do_without_the_fields_of_notes(psa: PretendAutotask) -> None:
+    absent(psa, NOTE_FIELDS)
+    desk = connector(psa, note_publish=2, note_type=3)
+    assert desk.check() == []
+    ref = desk.complete(made(desk, ticket()), ticket())
+    desk.note(ref, REFERENCE, Note("k", "t", "x"))
+    assert [(note["publish"], note["noteType"]) for note in psa.notes[int(ref.id)]] == [(2, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"note_publish": 2},
+        {"note_type": 3},
+        {"note_publish": "Internal Project Team", "note_type": 3},
+        {"note_publish": 2, "note_type": "Task Notes"},
+    ],
+)
+def test_without_the_fields_of_notes_names_are_one_finding(psa: PretendAutotask, overrides: dict[str, Any]) -> None:
+    absent(psa, NOTE_FIELDS)
+    desk = connector(psa, status="Nwe", **overrides)
+    found = {finding.setting: finding.message for finding in desk.check()}
+    assert set(found) == {"status", "note_publish"}
+    assert found["note_publish"].startswith(f"Autotask has nothing at {NOTE_FIELDS}")
+    assert "set note_publish and note_type as numbers" in found["note_publish"]
+    with pytest.raises(Misconfigured, match=f"note_publish: .*{NOTE_FIELDS}"):
+        connector(psa, **overrides).prepare(ticket())
+
+
+@pytest.mark.parametrize("overrides", [{"note_publish": 9, "note_type": 3}, {"note_publish": 2, "note_type": 9}])
+def test_listed_note_fields_still_judge_numbers(psa: PretendAutotask, overrides: dict[str, Any]) -> None:
+    (finding,) = connector(psa, **overrides).check()
+    assert "id 9 is not an active choice" in finding.message
+
+
+def test_a_ticket_that_customers_see_needs_no_fields_of_notes(psa: PretendAutotask) -> None:
+    absent(psa, NOTE_FIELDS)
+    desk = connector(psa, visibility="customer")
+    assert desk.check() == []
+    assert desk.parts()
+    ref = desk.complete(made(desk, ticket()), ticket())
+    assert psa.tickets[int(ref.id)]["description"] == ticket().text
+    assert psa.requests_to(NOTE_FIELDS) == []
+    with pytest.raises(Misconfigured, match="set note_publish and note_type as numbers"):
+        desk.note(ref, REFERENCE, Note("k", "t", "x"))
+    numbered = connector(psa, visibility="customer", note_publish=2, note_type=3)
+    numbered.note(ref, REFERENCE, Note("k", "t", "x"))
+    assert len(psa.notes[int(ref.id)]) == 1
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_the_zone_service_may_live_at_the_other_address(psa: PretendAutotask, status: int) -> None:
+    absent(psa, r"/v1\.0/zoneInformation", status)
+    assert connector(psa).check() == []
+    discovery = psa.requests_to("zoneInformation")
+    assert [r.path for r in discovery] == [
+        "/atservicesrest/v1.0/zoneInformation",
+        "/atservicesrest/1.0/zoneInformation",
+    ]
+    for request in discovery:
+        assert request.query == {"user": psa.username}
+        assert not {"secret", "apiintegrationcode", "username", "authorization"} & {h.lower() for h in request.headers}
+
+
+@pytest.mark.parametrize(("status", "requests"), [(404, 2), (405, 2), (500, 1), (503, 1), (429, 1)])
+def test_the_other_address_is_tried_once_and_only_for_a_wrong_address(
+    psa: PretendAutotask, status: int, requests: int
+) -> None:
+    absent(psa, "zoneInformation", status)
+    with pytest.raises((Misconfigured, Unavailable)):
+        connector(psa).find(REFERENCE)
+    assert len(psa.received) == requests
+
+
 # Settings, identity, concurrency
 
 

@@ -23,9 +23,6 @@ from tests.conftest import RedisServer
 from tests.end_to_end.conftest import Bridge, World, wait_until
 from tests.psa import PSAS, Psa, reference
 
-#: One process runs them all, so that the story is told once.
-pytestmark = pytest.mark.xdist_group("kill")
-
 #: Reports: delivered before the kill; killed in mid-create, which the PSA carried out or not; sent after the kill.
 BEFORE, CARRIED_OUT, NEVER_ARRIVED, AFTER = 1, 2, 3, 4
 SETTLE = 6

@@ -21,9 +21,6 @@ from bridge.demo.mailbox import PretendMailbox
 from tests.end_to_end.conftest import Bridge, World, wait_until
 from tests.psa import PSAS, Psa, reference
 
-#: One process runs them all, so that the bridge runs once.
-pytestmark = pytest.mark.xdist_group("psa_faults")
-
 TIMEOUT, SETTLE, LAG = 2, 4, 2.5
 #: Seconds that a PSA asks for.
 PAUSE = 3
