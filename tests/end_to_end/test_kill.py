@@ -25,7 +25,9 @@ from tests.psa import PSAS, Psa, reference
 
 #: Reports: delivered before the kill; killed in mid-create, which the PSA carried out or not; sent after the kill.
 BEFORE, CARRIED_OUT, NEVER_ARRIVED, AFTER = 1, 2, 3, 4
-SETTLE = 6
+SETTLE = 10
+#: Seconds that a living worker's lease has left at least; until its end it might have been sending.
+LEASE_LEFT = 5
 #: Seconds after which a create that was under way must have been looked up.
 CLAIMED_WITHIN = 20
 
@@ -166,7 +168,7 @@ def test_what_was_carried_out_is_not_created_again(psa: Psa) -> None:
 
 def test_what_never_arrived_is_created_after_settle(after: Killed, psa: Psa) -> None:
     _, again = psa.creates(NEVER_ARRIVED)
-    assert again.at - after.at >= SETTLE
+    assert again.at - after.at >= LEASE_LEFT + SETTLE
     asked = [look_up.at for look_up in psa.look_ups(NEVER_ARRIVED) if after.at < look_up.at < again.at]
     assert asked, "no create without asking first"
 
