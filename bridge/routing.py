@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import structlog
 
 from bridge.idempotency import IdempotencyStore
-from bridge.models import IncidentReport
+from bridge.models import SEVERITIES, IncidentReport
 from connectors.base import ConnectorSettings
 
 log = structlog.get_logger(__name__)
@@ -104,7 +104,7 @@ class Routes:
 
 def routed_severity(report: IncidentReport) -> str:
     """The severity a report routes as: an unknown one as `high`."""
-    return report.severity if report.severity in ("critical", "high", "low") else "high"
+    return report.severity if report.severity in SEVERITIES else "high"
 
 
 def not_before(store: IdempotencyStore, setting: str, name: str, *, pin: bool = True) -> datetime | None:

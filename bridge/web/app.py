@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import redis
@@ -11,6 +10,7 @@ from flask import Flask, Response, jsonify
 from bridge.bookkeeping import PollState
 from bridge.broker import quick_client
 from bridge.models import DeliveryState
+from bridge.printing import moment
 from bridge.runtime import Runtime
 
 #: A poll counts as overdue after the longer of this many seconds and three expected cycles.
@@ -22,10 +22,6 @@ def overdue_after(poll: PollState) -> float:
     return max(OVERDUE, 3 * (poll.expected_cycle_seconds or 0.0), 3 * (poll.cycle_seconds or 0.0))
 
 
-def _moment(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
 def status(runtime: Runtime) -> dict[str, Any]:
     """How all is going, as plain data. `ok` is False when a person should look. Raises `redis.RedisError`."""
     store, books = runtime.store, runtime.books
@@ -35,7 +31,7 @@ def status(runtime: Runtime) -> dict[str, Any]:
     overdue = since is None or now - since > overdue_after(poll)
     problems = []
     if overdue:
-        when = "since the start" if poll.last_complete_at is None else f"since {_moment(poll.last_complete_at)}"
+        when = "since the start" if poll.last_complete_at is None else f"since {moment(poll.last_complete_at)}"
         problems.append(f"no complete poll {when}{': ' + poll.error if poll.error else ''}")
     connectors = {}
     for name, service in runtime.services.items():
@@ -46,15 +42,15 @@ def status(runtime: Runtime) -> dict[str, Any]:
             "type": service.connector.type,
             "state": "serving" if pause is None else "paused",
             "reason": "" if pause is None else pause.reason,
-            "until": None if pause is None else _moment(pause.until),
-            "next_probe": None if pause is None else _moment(pause.next_probe),
+            "until": None if pause is None else moment(pause.until),
+            "next_probe": None if pause is None else moment(pause.next_probe),
             "scheduled": store.scheduled(name),
         }
     return {
         "ok": not problems,
         "problems": problems,
         "poll": {
-            "last_complete_at": _moment(poll.last_complete_at),
+            "last_complete_at": moment(poll.last_complete_at),
             "cycle_seconds": poll.cycle_seconds,
             "expected_cycle_seconds": poll.expected_cycle_seconds,
             "overdue_after_seconds": overdue_after(poll),
@@ -68,7 +64,7 @@ def status(runtime: Runtime) -> dict[str, Any]:
         "deliveries": {str(state): store.count(state) for state in DeliveryState},
         "connectors": connectors,
         "quarantine": [
-            {"report_id": entry.report_id, "reason": entry.reason, "seen_at": _moment(entry.seen_at)}
+            {"report_id": entry.report_id, "reason": entry.reason, "seen_at": moment(entry.seen_at)}
             for entry in books.quarantined()
         ],
         "configuration_problems": books.configuration_problems(),
