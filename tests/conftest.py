@@ -14,6 +14,20 @@ import pytest
 import redis
 
 from bridge.embedded import server_binary
+from tests.faults.figures import table
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the fault suite and the model in their long forms")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The figures of the fault suite."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    lines = table(entry for report in reports for entry in report.user_properties)
+    if lines:
+        terminalreporter.section("faults")
+        terminalreporter.write_line("\n".join(lines))
 
 
 class RedisServer:

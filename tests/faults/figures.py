@@ -1,0 +1,47 @@
+"""What a row of the fault suite came to, and the table at the end of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+#: Name under which a test's report carries its figures.
+PROPERTY = "fault figures"
+
+_HEAD = ("fault", "reports", "faults", "lost", "doubled", "settled (s)", "remarks")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One row."""
+
+    #: Number of the row's group and what was done to the bridge, e.g. "1 SIGKILL of `run`".
+    fault: str
+    #: Open reports that the source had.
+    reports: int
+    #: How often the fault happened.
+    faults: int
+    #: Tickets and mails that should be there and are not.
+    lost: int
+    #: Tickets beyond the first with the same reference.
+    doubled: int
+    #: Seconds from the end of the last fault until every report had its ticket everywhere.
+    settled: float
+    remarks: str = ""
+
+    def as_property(self) -> tuple[str, dict[str, Any]]:
+        """For `record_property`: plain values, which also travel between test processes."""
+        return PROPERTY, asdict(self) | {"settled": round(self.settled, 1)}
+
+
+def table(properties: Iterable[tuple[str, Any]]) -> list[str]:
+    """Lines of a Markdown table with the rows among `properties`; none if there is no row."""
+    rows = sorted((Figures(**value) for name, value in properties if name == PROPERTY), key=lambda row: row.fault)
+    cells = [
+        tuple(
+            str(cell) for cell in (row.fault, row.reports, row.faults, row.lost, row.doubled, row.settled, row.remarks)
+        )
+        for row in rows
+    ]
+    return [f"| {' | '.join(line)} |" for line in (_HEAD, ("---",) * len(_HEAD), *cells)] if cells else []

@@ -1,0 +1,124 @@
+"""Killed at random moments, under load: what was claimed is looked up again within 20 seconds, and nothing doubles."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from tests.conftest import RedisServer
+from tests.end_to_end.conftest import Bridge, World, wait_until
+from tests.faults.figures import Figures
+from tests.faults.judge import Load, connectors, slow, wait_until_quiet
+from tests.faults.site import Held, Site
+
+#: Seconds after which a delivery that somebody held at the kill must have been looked up by the next one.
+CLAIMED_WITHIN = 20.0
+#: Kills of the long form, and sites that share them; in the short form a single site has a few.
+LONG_KILLS, LONG_SITES = 100, 4
+SHORT_KILLS = 2
+#: New reports per second while something is about to be killed.
+PER_SECOND = 8.0
+
+MakeWorld = Callable[..., World]
+MakeBridge = Callable[..., Bridge]
+MakeRedis = Callable[..., RedisServer]
+Report = Callable[[Figures], None]
+
+
+@dataclass
+class Outcome:
+    """What one site came to."""
+
+    reports: int
+    kills: int
+    #: Deliveries that were held when something was killed, and the longest time until such a one was looked up again.
+    held: int
+    looked_up: float
+    settled: float
+    lost: int
+    doubled: int
+
+
+def known_again(site: Site, held: set[Held], killed_at: float) -> float:
+    """Seconds from a kill until the last of what was held then was looked up, or created by who lived on."""
+    wait_until(
+        lambda: all(site.looked_up(one, killed_at) is not None or site.created(one) for one in held),
+        2 * CLAIMED_WITHIN,
+        "what was held at the kill is looked up again",
+    )
+    return max((seconds for one in held if (seconds := site.looked_up(one, killed_at)) is not None), default=0.0)
+
+
+def kill_again_and_again(site: Site, kills: int, seed: int) -> Outcome:
+    """Each kill is a single one: the next comes when what was held at the last is known again."""
+    dice = random.Random(seed)
+    number, held_in_all, worst, killed_at = 1, 0, 0.0, 0.0
+    site.wait_until_ready()
+    for _ in range(kills):
+        with Load(site.world, PER_SECOND, dice.randrange(2**32), first=number) as load:
+            time.sleep(dice.uniform(0.5, 3))
+            victim = dice.randrange(len(site.processes))
+            killed_at, held = site.kill(victim, redis_too=site.server is None and dice.random() < 0.25)
+            site.again(victim)
+        number = load.next
+        held_in_all += len(held)
+        worst = max(worst, known_again(site, held, killed_at))
+    site.judge.wait_until_complete(90)
+    settled = time.monotonic() - killed_at
+    wait_until_quiet(site.bridge)
+    site.stop()
+    missing, doubled = site.judge.missing(), site.judge.doubled()
+    assert site.orderly(), "a traceback in a log"
+    return Outcome(number - 1, kills, held_in_all, worst, settled, len(missing), len(doubled))
+
+
+def figures(fault: str, outcomes: list[Outcome]) -> Figures:
+    return Figures(
+        fault,
+        reports=sum(one.reports for one in outcomes),
+        faults=sum(one.kills for one in outcomes),
+        lost=sum(one.lost for one in outcomes),
+        doubled=sum(one.doubled for one in outcomes),
+        settled=max(one.settled for one in outcomes),
+        remarks=(
+            f"{sum(one.held for one in outcomes)} deliveries were held at a kill; "
+            f"looked up again after {max(one.looked_up for one in outcomes):.1f} s at worst"
+        ),
+    )
+
+
+@pytest.fixture
+def make_site(make_world: MakeWorld, make_bridge: MakeBridge, make_redis_server: MakeRedis) -> Callable[..., Site]:
+    def make(*roles: str) -> Site:
+        world = make_world()
+        slow(world)
+        server = None if roles == ("run",) else make_redis_server("--appendonly", "yes")
+        tables = {"redis": {"url": server.url}} if server else {}
+        return Site(world, make_bridge(world, connectors=connectors(world), **tables), roles, server)
+
+    return make
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("fault", "roles"),
+    [
+        ("1 SIGKILL of `run`, at times with its Redis", ("run",)),
+        ("1 SIGKILL of a poller or worker, two of each", ("poller", "poller", "worker", "worker")),
+    ],
+    ids=["run", "processes"],
+)
+def test_sigkill(
+    fault: str, roles: tuple[str, ...], make_site: Callable[..., Site], long: bool, report_figures: Report
+) -> None:
+    sites = [make_site(*roles) for _ in range(LONG_SITES if long else 1)]
+    kills = LONG_KILLS // LONG_SITES if long else SHORT_KILLS
+    with ThreadPoolExecutor(len(sites)) as pool:
+        outcomes = list(pool.map(kill_again_and_again, sites, [kills] * len(sites), range(len(sites))))
+    report_figures(figures(fault, outcomes))
+    assert max(one.looked_up for one in outcomes) <= CLAIMED_WITHIN
