@@ -109,7 +109,7 @@ class Deliverer:
         service = around.services.get(connector)
         if service is None or self.stopping():
             return
-        asked_at = time.monotonic()
+        asked_at = self.keeper.clock()
         claim = self.store.claim(
             report_id,
             connector,
@@ -242,7 +242,7 @@ class Turn:
         if self.stopping():
             self.store.release(self.claim, state=self.undecided(), reason=self.claim.reason, delay=0, result=False)
             return
-        asked_at = time.monotonic()
+        asked_at = self.lease.clock()
         gate = self.store.begin_create(self.claim, proof=self.connector.can_find)
         if not gate.open:
             self.refused(gate)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import redis
 import structlog
@@ -21,6 +22,12 @@ RENEW_EVERY = 2.0
 MARGIN = 1.0
 #: Seconds beyond a request's own time-out after which a step counts as hung.
 STEP_MARGIN = 5.0
+
+
+#: Seconds that go on while the machine is suspended, where the system has such a clock: leases do so as well.
+since_boot: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
 
 
 class Lease:
@@ -49,7 +56,7 @@ class Lease:
 class LeaseKeeper:
     """Renews the leases of this process from one thread."""
 
-    def __init__(self, store: IdempotencyStore, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: IdempotencyStore, clock: Callable[[], float] = since_boot) -> None:
         self.store = store
         self.clock = clock
         self._leases: set[Lease] = set()
@@ -68,7 +75,7 @@ class LeaseKeeper:
 
     @contextmanager
     def hold(self, claim: Claim, asked_at: float) -> Iterator[Lease]:
-        """Keeps the claim's lease; `asked_at` is the monotonic time just before the claim was asked for."""
+        """Keeps the claim's lease; `asked_at` is the time by `clock` just before the claim was asked for."""
         lease = Lease(claim, asked_at, self.clock)
         with self._lock:
             self._leases.add(lease)
@@ -151,6 +158,12 @@ class Gate:
             yield
         finally:
             self._thread.probing = False
+
+    def before_send(self) -> None:
+        """The last look, with nothing between it and the bytes that leave. Raises `Unavailable`."""
+        lease = self.keeper.current()
+        if lease is not None:
+            lease.check()
 
     def __call__(self) -> None:
         lease = self.keeper.current()

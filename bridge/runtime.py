@@ -293,7 +293,7 @@ class Runtime:
 
     def _context(self, name: str) -> ConnectorContext:
         gate = self._gates.setdefault(name, Gate(self.store, self.keeper, name))
-        return ConnectorContext(before_request=gate)
+        return ConnectorContext(before_request=gate, before_send=gate.before_send)
 
     def _probing(self, name: str) -> AbstractContextManager[None]:
         return self._gates[name].probing()

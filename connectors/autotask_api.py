@@ -125,6 +125,8 @@ class AutotaskApi:
             insecure_http=settings.insecure_http,
             secrets=self._secrets,
             before_request=context.before_request,
+            before_send=context.before_send,
+            deliver_within=settings.settle / 2,
             explain=self.explain,
         )
         agent = {"User-Agent": context.user_agent}

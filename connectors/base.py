@@ -207,6 +207,9 @@ class ConnectorContext:
 
     #: Called before every request: raises `Unavailable` while the connector is paused.
     before_request: Callable[[], None] = field(default=lambda: None)
+    #: Called once more right before the last bytes of a request leave: raises `Unavailable` when the lease on the
+    #: delivery was lost meanwhile, e.g. while this process was frozen. Takes no time.
+    before_send: Callable[[], None] = field(default=lambda: None)
     #: Sender and Message-ID domain fallback, log context and the like must never need more than this.
     user_agent: str = "huntress-bridge"
 

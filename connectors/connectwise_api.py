@@ -84,6 +84,8 @@ class ConnectWiseApi:
                 auth=auth,
                 secrets=self._secrets,
                 before_request=context.before_request,
+                before_send=context.before_send,
+                deliver_within=settings.settle / 2,
                 explain=self._explain,
                 classify=self._classify,
             )

@@ -11,9 +11,10 @@ import contextlib
 import ipaddress
 import os
 import socket
+import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -26,16 +27,27 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 #: that dies on one would be in doubt.
 IDLE_SECONDS = 30.0
 
+#: The last bytes of a long request, few enough to leave in one call: held back until `before_send` was asked once more.
+LAST_BYTES = 1024
+
 #: Idle connections kept per host; the most that a connector's `concurrency` can be.
 POOL_SIZE = 100
 
 
 class Attempt:
-    """One request on its way: what `HttpSession` must know to judge a failure."""
+    """One request on its way: what `HttpSession` must know to judge a failure.
 
-    def __init__(self, timeout: float) -> None:
+    `before_send` is asked right before bytes of the request leave, the last ones included; what it raises stops them.
+    Bytes that the other side has not taken after `deliver_within` seconds are thrown away.
+    """
+
+    def __init__(self, timeout: float, before_send: Callable[[], None], deliver_within: float) -> None:
         self.timeout = timeout
+        self.deliver_within = deliver_within
         self.deadline = time.monotonic() + timeout
+        self._before_send = before_send
+        #: What `before_send` raised: the request did not leave as a whole.
+        self.stopped: Exception | None = None
         #: Bytes of the request, not only of the connection's set-up, may have reached the other side.
         self.sent = False
         #: The watchdog has cut the connection; what was read may be incomplete.
@@ -47,6 +59,14 @@ class Attempt:
         """Seconds until the deadline, possibly negative."""
         return self.deadline - time.monotonic()
 
+    def ask(self) -> None:
+        """May bytes leave now? Raises what `before_send` raises."""
+        try:
+            self._before_send()
+        except Exception as error:
+            self.stopped = error
+            raise
+
 
 class _Watchdog:
     """Cuts the connections of attempts past their deadline. One thread, started with the first attempt."""
@@ -57,8 +77,7 @@ class _Watchdog:
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
-    def attempt(self, timeout: float) -> Iterator[Attempt]:
-        attempt = Attempt(timeout)
+    def watch(self, attempt: Attempt) -> Iterator[Attempt]:
         with self._changed:
             self._attempts.add(attempt)
             if self._thread is None:
@@ -106,7 +125,23 @@ class _Watchdog:
 def _cut(lever: socket.socket | None) -> None:
     if lever:
         with contextlib.suppress(OSError):
+            forget_unsent(lever)
             lever.shutdown(socket.SHUT_RDWR)
+
+
+def forget_unsent(connection: socket.socket) -> None:
+    """Makes the coming close a reset: what the kernel still holds is never delivered."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def bound_delivery(connection: socket.socket, seconds: float) -> None:
+    """Lets the kernel give up bytes that the other side has not taken after `seconds`, even if this process is gone.
+
+    By itself it repeats them for a quarter of an hour (Linux, tcp(7): TCP_USER_TIMEOUT), and a network that comes back
+    would deliver a create long after anybody reckons with it. Systems without the option keep their own limit.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(seconds * 1000)))
 
 
 class _Lookups:
@@ -160,9 +195,14 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def attempt(timeout: float) -> contextlib.AbstractContextManager[Attempt]:
-    """Everything this thread sends through a `DeadlineAdapter` inside the block ends after `timeout` seconds."""
-    return _watchdog.attempt(timeout)
+def attempt(
+    timeout: float, before_send: Callable[[], None] = lambda: None, deliver_within: float | None = None
+) -> contextlib.AbstractContextManager[Attempt]:
+    """Everything this thread sends through a `DeadlineAdapter` inside the block ends after `timeout` seconds.
+
+    `before_send` and `deliver_within` (at most and by default `timeout`) are those of `Attempt`.
+    """
+    return _watchdog.watch(Attempt(timeout, before_send, min(deliver_within or timeout, timeout)))
 
 
 class _Watched(HTTPConnection):
@@ -193,6 +233,7 @@ class _Watched(HTTPConnection):
             try:
                 for option in self.socket_options or ():
                     connection.setsockopt(*option)
+                bound_delivery(connection, current.deliver_within)
                 connection.settimeout(share)
                 connection.connect(address)
                 connection.settimeout(max(current.remaining(), 0.001))
@@ -224,9 +265,18 @@ class _Watched(HTTPConnection):
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        if not self._connecting:  # else this is the CONNECT to a proxy
-            _current.attempt.sent = True
-        super().send(data)
+        if self._connecting:  # the CONNECT to a proxy
+            super().send(data)
+            return
+        current: Attempt = _current.attempt
+        for part in _parts(data):
+            try:
+                current.ask()
+            except Exception:
+                forget_unsent(self.sock)
+                raise
+            current.sent = True
+            super().send(part)
 
     @property
     def is_connected(self) -> bool:
@@ -239,6 +289,13 @@ class _Watched(HTTPConnection):
         finally:
             if lever:
                 _watchdog.release(lever)
+
+
+def _parts(data: Any) -> list[Any]:
+    """What goes out in one piece each. A long body blocks in the middle; its end must not leave unasked."""
+    if isinstance(data, bytes) and len(data) > LAST_BYTES:
+        return [data[:-LAST_BYTES], data[-LAST_BYTES:]]
+    return [data]
 
 
 class _WatchedTls(_Watched, HTTPSConnection):

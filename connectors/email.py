@@ -117,7 +117,7 @@ class Email(Connector):
 
     def check(self) -> list[Finding]:
         """Logs in and offers sender and recipients to the server, without sending a mail."""
-        round_ = Round(self._connect, self.context.before_request, self.settings.timeout)
+        round_ = Round(self._connect, self.context.before_request, self.context.before_send, self.settings.timeout)
         try:
             return self._check(round_.connection())
         except WrongSetting as error:
@@ -244,7 +244,7 @@ class Email(Connector):
     ) -> dict[str, Outcome]:
         """Serves `recipients` in order; what failed, by recipient."""
         failed: dict[str, Outcome] = {}
-        round_ = Round(self._connect, self.context.before_request, self.settings.timeout)
+        round_ = Round(self._connect, self.context.before_request, self.context.before_send, self.settings.timeout)
         try:
             for place, recipient in enumerate(recipients):
                 try:

@@ -29,13 +29,18 @@ class Round:
     """
 
     def __init__(
-        self, connect: Callable[[float], Connection], before_request: Callable[[], None], timeout: float
+        self,
+        connect: Callable[[float], Connection],
+        before_request: Callable[[], None],
+        before_send: Callable[[], None],
+        timeout: float,
     ) -> None:
         start = time.monotonic()
         self._send_by = start + timeout / 2
         self._until = start + timeout
         self._connect = connect
         self._before_request = before_request
+        self._before_send = before_send
         self._open: Connection | None = None
 
     def connection(self) -> Connection:
@@ -69,9 +74,10 @@ class Round:
             raise
 
     def finish(self) -> None:
-        """The final dot, given all the time that is left. Raises as `Connection.finish` does."""
+        """The final dot, given all the time that is left. Raises as `Connection.finish` and `before_send` do."""
         if self._open is None:
             raise Lost("closed the connection")
+        self._before_send()
         self._open.until = self._until
         self._open.finish()
 

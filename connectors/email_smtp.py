@@ -234,6 +234,7 @@ class Connection(Wire):
                 sock.connect(target)
                 # The final dot travels alone and must not wait for the acknowledgement of what went before.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                deadline.bound_delivery(sock, share)
             except OSError as error:
                 sock.close()
                 failure = error

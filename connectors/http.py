@@ -65,6 +65,8 @@ class HttpSession:
         auth: tuple[str, str] | None = None,
         secrets: Sequence[str] = (),
         before_request: Callable[[], None] = lambda: None,
+        before_send: Callable[[], None] = lambda: None,
+        deliver_within: float | None = None,
         explain: Callable[[Answer], str] | None = None,
         classify: Callable[[Answer, Intent], Exception | None] | None = None,
         max_bytes: int = 32 * 1024 * 1024,
@@ -78,6 +80,8 @@ class HttpSession:
         known = [*secrets, *(auth[1:] if auth else ()), *_proxy_secrets(proxy)]
         self._verdicts = Verdicts(name, known, explain, classify)
         self._before_request = before_request
+        self._before_send = before_send
+        self._deliver_within = deliver_within
         self._max_bytes = max_bytes
         self._session = _Session()
         self._session.trust_env = False
@@ -103,14 +107,18 @@ class HttpSession:
         data: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Sends one request, once. Raises the outcomes of the status table, and whatever `before_request` raises."""
+        """Sends one request, once.
+
+        Raises the outcomes of the status table, and whatever `before_request` and `before_send` raise: then it did not
+        leave, at least not as a whole.
+        """
         parts = self._checked(url)
         proxies = self._proxies(url, parts)
         what = f"{method} {parts.netloc}{parts.path or '/'}"
         self._before_request()
         failure: Exception | None = None
         answer: Answer | None = None
-        with attempt(self.timeout) as sending:
+        with attempt(self.timeout, self._before_send, self._deliver_within) as sending:
             try:
                 response = self._session.request(
                     method,
@@ -130,6 +138,8 @@ class HttpSession:
             except Exception as error:
                 failure = error
         # Raised out here, so that no library's exception, which knows the request and its headers, hangs on to it.
+        if sending.stopped:
+            raise sending.stopped
         if failure or sending.expired or answer is None:
             raise self._verdicts.no_answer(
                 what, intent, sending, failure, secrets=_proxy_secrets(*(proxies or {}).values())

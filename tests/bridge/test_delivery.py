@@ -19,6 +19,7 @@ from bridge.delivery import _Progress
 from bridge.demo.run import free_port
 from bridge.demo.server import Received
 from bridge.idempotency import LEASE
+from bridge.leases import Gate
 from bridge.models import DeliveryState, Note, Ticket, TicketRef
 from connectors.base import (
     Connector,
@@ -184,6 +185,29 @@ def test_a_worker_that_lost_its_lease_after_asking_sends_nothing(stage: Stage, p
     stage.wait(LEASE + 5)
     assert psa.references()[reference(1)] == 1
     assert stage.delivery(1, psa.name).attempts == 3
+
+
+def test_a_worker_that_freezes_on_its_way_to_the_ticket_system_sends_nothing(
+    stage: Stage, psa: Psa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every gate, while the connection is being made."""
+    asked = Gate.__call__
+
+    def freezes_afterwards(gate: Gate) -> None:
+        asked(gate)
+        lease = gate.keeper.current()
+        if lease and stage.delivery(1, psa.name).state is DeliveryState.CREATING:
+            lease.renewed_at -= LEASE
+
+    proven(stage, psa)
+    stage.report(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Gate, "__call__", freezes_afterwards)
+        stage.turn(1, psa.name)
+    assert psa.creates(1) == []
+    stage.wait(LEASE + 5)
+    stage.wait(60)
+    assert psa.references()[reference(1)] == 1
 
 
 def test_a_worker_that_is_told_to_stop_sends_nothing_more(stage: Stage, psa: Psa) -> None:

@@ -133,6 +133,26 @@ def test_the_gate_knows_the_lease_of_its_thread(store: IdempotencyStore, keeper:
     gate()
 
 
+def test_the_last_look_knows_the_lease_and_asks_nobody(
+    store: IdempotencyStore, keeper: LeaseKeeper, clock: Clock
+) -> None:
+    gate = Gate(store, keeper, "psa")
+    gate.before_send()  # without a lease: a command, a probe
+    with keeper.hold(claim(store), clock()):
+        store.client.close()
+        store.pause("psa", "rate", 30, "too many requests")
+        gate.before_send()
+        clock.now += LEASE
+        with pytest.raises(Unavailable, match="lost its lease"):
+            gate.before_send()
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="this system has no such clock")
+def test_leases_run_out_while_the_machine_is_suspended(store: IdempotencyStore) -> None:
+    with LeaseKeeper(store).hold(claim(store), 0.0) as lease:
+        assert abs(lease.clock() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
+
+
 def test_the_gate_holds_back_what_a_paused_connector_would_send(store: IdempotencyStore, keeper: LeaseKeeper) -> None:
     gate, other = Gate(store, keeper, "psa"), Gate(store, keeper, "desk")
     store.pause("psa", "rate", 30, "too many requests")

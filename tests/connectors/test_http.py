@@ -190,6 +190,104 @@ def test_a_name_look_up_that_hangs_ends_with_the_deadline(monkeypatch: pytest.Mo
         freed.set()
 
 
+class Held:
+    """A lease that holds until it was asked `times` times; it is lost once `arrived` says that bytes came."""
+
+    def __init__(self, times: int, arrived: threading.Event | None = None) -> None:
+        self.left = times
+        self.arrived = arrived
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            if self.arrived:
+                self.arrived.wait(5)
+            raise Unavailable("the lease was lost")
+
+
+def test_a_request_whose_lease_is_lost_does_not_leave() -> None:
+    with RawServer(answers(answer())) as server:
+        found = outcome(lambda: session(before_send=Held(0)).request("POST", server.url, intent="create"))
+    assert (type(found), str(found)) == (Unavailable, "the lease was lost")
+    assert not any(server.requests)
+
+
+@pytest.mark.parametrize("asked", [1, 2], ids=["after the head", "before the last bytes"])
+def test_a_request_whose_lease_is_lost_on_the_way_ends_in_a_reset(asked: int) -> None:
+    """An orderly end could be taken for the end of the request."""
+    ended: list[OSError] = []
+    arrived = threading.Event()
+
+    def until_reset(talk: Talk) -> None:
+        talk.connection.recv(1, socket.MSG_PEEK)
+        arrived.set()
+        try:
+            talk.receive()
+        except OSError as error:
+            ended.append(error)
+
+    with RawServer(until_reset) as server:
+        lost = session(before_send=Held(asked, arrived))
+        found = outcome(lambda: lost.request("POST", server.url, intent="create", json={"text": "x" * 5000}))
+        for thread in server.threads[1:]:
+            thread.join()
+    assert (type(found), str(found)) == (Unavailable, "the lease was lost")
+    assert [type(error) for error in ended] == [ConnectionResetError]
+    assert server.requests == []
+
+
+def test_a_request_whose_lease_holds_is_asked_about_to_the_end() -> None:
+    held = Held(3)
+    with RawServer(answers(answer())) as server:
+        session(before_send=held).request("POST", server.url, intent="create", json={"text": "x" * 5000})
+    assert held.left == 0
+    [request] = server.requests
+    assert request.endswith(b'x"}')
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no TCP_USER_TIMEOUT")
+@pytest.mark.parametrize(("deliver_within", "milliseconds"), [(None, 5000), (2.5, 2500), (60, 5000)])
+def test_the_kernel_gives_up_what_the_other_side_does_not_take(
+    deliver_within: float | None, milliseconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    hold = deadline._Watchdog.hold
+
+    def spy(self: deadline._Watchdog, attempt: deadline.Attempt, lever: socket.socket | None) -> None:
+        if lever is not None:
+            found.append(lever.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+        hold(self, attempt, lever)
+
+    monkeypatch.setattr(deadline._Watchdog, "hold", spy)
+    with RawServer(answers(answer())) as server:
+        session(deliver_within=deliver_within).request("GET", server.url)
+    assert set(found) == {milliseconds}
+
+
+def test_what_the_deadline_cuts_off_is_never_delivered() -> None:
+    """The other side stops reading; at the deadline the rest, which the kernel holds, is dropped with a reset."""
+    read, over = bytearray(), threading.Event()
+    ended: list[OSError] = []
+
+    def reads_late(talk: Talk) -> None:
+        over.wait(5)
+        try:
+            while more := talk.connection.recv(65536):
+                read.extend(more)
+        except OSError as error:
+            ended.append(error)
+
+    body = {"text": "x" * 20_000_000}
+    with RawServer(reads_late) as server:
+        found = outcome(lambda: session(timeout=0.5).request("POST", server.url, intent="create", json=body))
+        over.set()
+        for thread in server.threads[1:]:
+            thread.join()
+    assert type(found) is OutcomeUnknown
+    assert len(read) < 20_000_000
+    assert [type(error) for error in ended] == [ConnectionResetError]
+
+
 def test_a_connection_that_is_not_accepted_was_certainly_not_sent() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         address = listener.getsockname()
