@@ -33,7 +33,10 @@ class Talk:
             (int(x.split(b":")[1]) for x in head.split(b"\r\n") if x.lower().startswith(b"content-length")), 0
         )
         while len(body) < length:
-            body += self.connection.recv(65536)
+            more = self.connection.recv(65536)
+            if not more:
+                return b""
+            body += more
         request = head + b"\r\n\r\n" + body
         self.server.requests.append(request)
         return request

@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.end_to_end.conftest import make_bridge, make_world, world
+from tests.conftest import RedisServer
+from tests.end_to_end.conftest import Bridge, World, make_bridge, make_world, world
 from tests.faults.figures import Figures
+from tests.faults.judge import connectors, slow
+from tests.faults.site import Site
 
 __all__ = ["make_bridge", "make_world", "world"]
 
@@ -27,3 +30,24 @@ def report_figures(record_property: Callable[[str, object], None]) -> Callable[[
         assert (figures.lost, figures.doubled) == (0, 0)
 
     return report
+
+
+@pytest.fixture
+def make_site(
+    make_world: Callable[..., World],
+    make_bridge: Callable[..., Bridge],
+    make_redis_server: Callable[..., RedisServer],
+) -> Callable[..., Site]:
+    """Starts a site with these roles: `run` with its embedded Redis, other roles on a Redis of the site's own.
+
+    Keyword arguments are settings of both PSAs, whose requests take their time.
+    """
+
+    def make(*roles: str, **settings: object) -> Site:
+        world = make_world()
+        slow(world)
+        server = None if "run" in roles else make_redis_server("--appendonly", "yes")
+        tables = {"redis": {"url": server.url}} if server else {}
+        return Site(world, make_bridge(world, connectors=connectors(world, **settings), **tables), roles, server)
+
+    return make

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 
 import redis
@@ -15,6 +16,12 @@ from tests.faults.judge import Judge, psas
 
 #: (connector, report) of a delivery that a process works on.
 Held = tuple[str, int]
+
+
+def wait_until_ready(bridge: Bridge, process: subprocess.Popen[str], number: int = -1) -> None:
+    """Looks until the process that started as `number` says so."""
+    wait_until(lambda: '"ready"' in bridge.log(number) or process.poll() is not None, 60, "the process is ready")
+    assert process.poll() is None, bridge.log(number)
 
 
 class Site:
@@ -30,7 +37,8 @@ class Site:
         self.processes = [(role, bridge.start(role)) for role in roles]
 
     def wait_until_ready(self) -> None:
-        wait_until(lambda: all('"ready"' in log for log in self.logs()), 60, "every process is ready")
+        for number, process in enumerate(self.bridge.processes):
+            wait_until_ready(self.bridge, process, number)
 
     def again(self, index: int) -> None:
         """Starts a process that is gone, as a supervisor does."""

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.conftest import RedisServer
-from tests.end_to_end.conftest import Bridge, World, wait_until
+from tests.end_to_end.conftest import wait_until
 from tests.faults.figures import Figures
-from tests.faults.judge import Load, connectors, slow, wait_until_quiet
+from tests.faults.judge import Load, wait_until_quiet
 from tests.faults.site import Held, Site
 
 #: Seconds after which a delivery that somebody held at the kill must have been looked up by the next one.
@@ -22,11 +21,8 @@ CLAIMED_WITHIN = 20.0
 LONG_KILLS, LONG_SITES = 100, 4
 SHORT_KILLS = 2
 #: New reports per second while something is about to be killed.
-PER_SECOND = 8.0
+PER_SECOND = 4.0
 
-MakeWorld = Callable[..., World]
-MakeBridge = Callable[..., Bridge]
-MakeRedis = Callable[..., RedisServer]
 Report = Callable[[Figures], None]
 
 
@@ -68,7 +64,7 @@ def kill_again_and_again(site: Site, kills: int, seed: int) -> Outcome:
         number = load.next
         held_in_all += len(held)
         worst = max(worst, known_again(site, held, killed_at))
-    site.judge.wait_until_complete(90)
+    site.judge.wait_until_complete(180)
     settled = time.monotonic() - killed_at
     wait_until_quiet(site.bridge)
     site.stop()
@@ -90,18 +86,6 @@ def figures(fault: str, outcomes: list[Outcome]) -> Figures:
             f"looked up again after {max(one.looked_up for one in outcomes):.1f} s at worst"
         ),
     )
-
-
-@pytest.fixture
-def make_site(make_world: MakeWorld, make_bridge: MakeBridge, make_redis_server: MakeRedis) -> Callable[..., Site]:
-    def make(*roles: str) -> Site:
-        world = make_world()
-        slow(world)
-        server = None if roles == ("run",) else make_redis_server("--appendonly", "yes")
-        tables = {"redis": {"url": server.url}} if server else {}
-        return Site(world, make_bridge(world, connectors=connectors(world), **tables), roles, server)
-
-    return make
 
 
 @pytest.mark.timeout(3600)
