@@ -109,6 +109,10 @@ class PretendServer:
         self.faults: list[Fault] = []
         #: Seconds every request takes at least.
         self.latency = 0.0
+        #: Seconds until a new connection is first read from: with TLS, how long the handshake takes.
+        self.handshake = 0.0
+        #: Are connections kept for further requests?
+        self.keep_alive = True
         #: Most requests that were inside the server at the same time.
         self.peak_in_flight = 0
         #: Tracebacks of handlers that failed; their requests were answered 500.
@@ -292,6 +296,11 @@ class _Connection(http.server.BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """The server's log is `received`."""
 
+    def handle(self) -> None:
+        with contextlib.suppress(_HangUp):
+            self.server.pretend._pause(self.server.pretend.handshake)
+            super().handle()
+
     def _serve(self) -> None:
         request = self._read()
         pretend = self.server.pretend
@@ -306,6 +315,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             pretend._left()
+        self.close_connection = self.close_connection or not pretend.keep_alive
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve
 
@@ -358,6 +368,8 @@ class _Connection(http.server.BaseHTTPRequestHandler):
     def _encode(self, reply: Reply) -> bytes:
         body, kind = _body_and_type(reply.body)
         headers = {"Content-Type": kind, **reply.headers} if body else dict(reply.headers)
+        if not self.server.pretend.keep_alive:
+            headers["Connection"] = "close"
         if reply.status != HTTPStatus.NO_CONTENT:
             headers["Content-Length"] = str(len(body))
         phrase = HTTPStatus(reply.status).phrase if reply.status in set(HTTPStatus) else "Unnamed"

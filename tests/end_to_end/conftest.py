@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -41,15 +42,19 @@ def wait_until(condition: Callable[[], object], seconds: float = 30, why: str = 
 
 
 class World:
-    """The pretend systems, with as many organizations as a test wants."""
+    """The pretend systems, with as many organizations as a test wants; with `tls`, both PSAs speak https."""
 
-    def __init__(self, organizations: int = 3, dialect: str = "incident_reports") -> None:
+    def __init__(
+        self, organizations: int = 3, dialect: str = "incident_reports", tls: ssl.SSLContext | None = None
+    ) -> None:
         self.huntress = PretendHuntress(dialect=dialect, organizations=organizations)  # type: ignore[arg-type]
         names = [(raw["id"], raw["name"]) for raw in self.huntress.organizations.values()]
         self.connectwise = PretendConnectWise(
-            companies=[(1, "Catchall", "Catchall"), *((1000 + id, f"ORG{id}", name) for id, name in names)]
+            companies=[(1, "Catchall", "Catchall"), *((1000 + id, f"ORG{id}", name) for id, name in names)], tls=tls
         )
-        self.autotask = PretendAutotask(companies=[(175, "Catch-all"), *((2000 + id, name) for id, name in names)])
+        self.autotask = PretendAutotask(
+            companies=[(175, "Catch-all"), *((2000 + id, name) for id, name in names)], tls=tls
+        )
         self.mailbox = PretendMailbox()
         self.systems = (self.huntress, self.connectwise, self.autotask, self.mailbox)
         for number in range(1, organizations + 1):
@@ -182,8 +187,8 @@ class Bridge:
 def make_world() -> Iterator[Callable[..., World]]:
     with contextlib.ExitStack() as stack:
 
-        def make(organizations: int = 3, dialect: str = "incident_reports") -> World:
-            world = World(organizations, dialect)
+        def make(organizations: int = 3, dialect: str = "incident_reports", tls: ssl.SSLContext | None = None) -> World:
+            world = World(organizations, dialect, tls)
             for system in world.systems:
                 system.start()
                 stack.callback(system.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 
 import pytest
@@ -40,11 +41,11 @@ def make_site(
 ) -> Callable[..., Site]:
     """Starts a site with these roles: `run` with its embedded Redis, other roles on a Redis of the site's own.
 
-    Keyword arguments are settings of both PSAs, whose requests take their time.
+    Keyword arguments are settings of both PSAs, whose requests take their time; with `tls` they speak https.
     """
 
-    def make(*roles: str, **settings: object) -> Site:
-        world = make_world()
+    def make(*roles: str, tls: ssl.SSLContext | None = None, **settings: object) -> Site:
+        world = make_world(tls=tls)
         slow(world)
         server = None if "run" in roles else make_redis_server("--appendonly", "yes")
         tables = {"redis": {"url": server.url}} if server else {}

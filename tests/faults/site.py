@@ -56,6 +56,9 @@ class Site:
                     found.add((connector, int(report)))
         return found
 
+    def wait_until_busy(self) -> None:
+        wait_until(self.held, 30, "something is on its way")
+
     def created(self, held: Held) -> bool:
         return self.client.hget(f"bridge:delivery:{held[1]}:{held[0]}", "state") == "created"
 

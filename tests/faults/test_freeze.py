@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
+import trustme
 
 from bridge.idempotency import LEASE
 from tests.faults.figures import Figures
@@ -17,9 +21,11 @@ from tests.faults.site import Site
 
 #: Seconds of `settle`: short, so that another worker has not only looked the ticket up but created it before the thaw.
 SETTLE = 2
-#: Freezes of the long form, and sites that share them.
+#: Seconds that a connection to a PSA takes: what a worker does between the last gate in the store and the bytes.
+HANDSHAKE = 0.5
+#: Freezes of either long form, and sites that share them.
 LONG_FREEZES, LONG_SITES = 100, 5
-SHORT_FREEZES = 1
+SHORT_FREEZES, SHORT_SITES = 1, 3
 #: New reports per second while a worker is about to be frozen.
 PER_SECOND = 2.0
 #: Two workers in turn: one is frozen while the other goes on.
@@ -45,7 +51,8 @@ def freeze_again_and_again(site: Site, freezes: int, seed: int) -> Outcome:
     for _ in range(freezes):
         victim = dice.choice(WORKERS)
         with Load(site.world, PER_SECOND, dice.randrange(2**32), first=number) as load:
-            time.sleep(dice.uniform(0.5, 3))
+            site.wait_until_busy()
+            time.sleep(dice.uniform(0, 2))
             site.freeze(victim)
             frozen_at, held = time.monotonic(), site.held()
         number = load.next
@@ -61,15 +68,36 @@ def freeze_again_and_again(site: Site, freezes: int, seed: int) -> Outcome:
     return Outcome(number - 1, taken_over, settled, len(site.judge.missing()), len(site.judge.doubled()))
 
 
+def tls_site(make_site: Callable[..., Site], folder: Path) -> Site:
+    """A site whose PSAs take `HANDSHAKE` seconds to connect to, for every request."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    ca_file = folder / f"{uuid4()}.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    site = make_site("poller", "worker", "worker", tls=context, settle=SETTLE, ca_file=str(ca_file))
+    for psa in (site.world.connectwise, site.world.autotask):
+        psa.keep_alive, psa.handshake, psa.latency = False, HANDSHAKE, 0.0
+    return site
+
+
 @pytest.mark.timeout(3600)
-def test_sigstop(make_site: Callable[..., Site], long: bool, report_figures: Callable[[Figures], None]) -> None:
-    sites = [make_site("poller", "worker", "worker", settle=SETTLE) for _ in range(LONG_SITES if long else 1)]
+@pytest.mark.parametrize("moment", ["at any moment", "mostly while it connects to the PSA"])
+def test_sigstop(
+    moment: str, make_site: Callable[..., Site], tmp_path: Path, long: bool, report_figures: Callable[[Figures], None]
+) -> None:
+    if moment == "at any moment":
+        sites = [
+            make_site("poller", "worker", "worker", settle=SETTLE) for _ in range(LONG_SITES if long else SHORT_SITES)
+        ]
+    else:
+        sites = [tls_site(make_site, tmp_path) for _ in range(LONG_SITES if long else SHORT_SITES)]
     freezes = LONG_FREEZES // LONG_SITES if long else SHORT_FREEZES
     with ThreadPoolExecutor(len(sites)) as pool:
         outcomes = list(pool.map(freeze_again_and_again, sites, [freezes] * len(sites), range(len(sites))))
     report_figures(
         Figures(
-            "6 SIGSTOP of a worker for longer than lease and settle, then SIGCONT",
+            f"6 SIGSTOP of a worker {moment}, SIGCONT after lease and settle",
             reports=sum(one.reports for one in outcomes),
             faults=freezes * len(sites),
             lost=sum(one.lost for one in outcomes),

@@ -57,7 +57,8 @@ def kill_again_and_again(site: Site, kills: int, seed: int) -> Outcome:
     site.wait_until_ready()
     for _ in range(kills):
         with Load(site.world, PER_SECOND, dice.randrange(2**32), first=number) as load:
-            time.sleep(dice.uniform(0.5, 3))
+            site.wait_until_busy()
+            time.sleep(dice.uniform(0, 2))
             victim = dice.randrange(len(site.processes))
             killed_at, held = site.kill(victim, redis_too=site.server is None and dice.random() < 0.25)
             site.again(victim)

@@ -44,7 +44,8 @@ def stop_again_and_again(site: Site, stops: int, seed: int) -> Outcome:
     site.wait_until_ready()
     for _ in range(stops):
         with Load(site.world, PER_SECOND, dice.randrange(2**32), first=number) as load:
-            time.sleep(dice.uniform(0.5, 3))
+            site.wait_until_busy()
+            time.sleep(dice.uniform(0, 2))
             victim = dice.randrange(len(site.processes))
             process = site.processes[victim][1]
             began = time.monotonic()
