@@ -77,6 +77,14 @@ def test_keep_alive_uses_one_connection(echo: Echo) -> None:
             assert f'"thing": {number}'.encode() in raw.recv(4096)
 
 
+def test_without_keep_alive_each_request_connects(echo: Echo, client: requests.Session) -> None:
+    echo.keep_alive, echo.handshake = False, 0.2
+    began = time.monotonic()
+    answers = [client.get(f"{echo.url}/things/7") for _ in range(2)]
+    assert [answer.headers["connection"] for answer in answers] == ["close", "close"]
+    assert time.monotonic() - began >= 0.4
+
+
 def test_large_bodies(echo: Echo, client: requests.Session) -> None:
     text = "x" * 5_000_000
     assert client.post(f"{echo.url}/things", json=text).status_code == 201
