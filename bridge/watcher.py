@@ -86,7 +86,7 @@ class Watcher:
     def _watched(self) -> float:
         """Seconds that this process has watched without a break."""
         now = self.store.now()
-        if self._watching_since is None:
+        if self._watching_since is None or self._watching_since > now:
             self._watching_since = now
         return now - self._watching_since
 

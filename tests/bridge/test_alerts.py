@@ -28,6 +28,7 @@ from bridge.web.app import status
 from connectors.base import ConnectorContext, Rejected, Unavailable
 from connectors.email import Email, EmailSettings
 from tests.bridge.stage import Stage, Systems
+from tests.conftest import RedisServer
 from tests.psa import reference
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
@@ -51,14 +52,14 @@ def make(redis_url: str, tmp_path: Path, systems: Systems, backup: PretendMailbo
     """Starts a process whose notices go over the connectors named."""
     with contextlib.ExitStack() as stack:
 
-        def make(*alerts: str, **tables: Any) -> Stage:
+        def make(*alerts: str, url: str = redis_url, **tables: Any) -> Stage:
             connectors = {
                 "psa": systems.table("psa"),
                 "oncall": systems.mailbox.settings(timeout=2),
                 "backup": backup.settings(timeout=2, sender="other@example.com"),
             }
             tables = {"alerts": {"connectors": list(alerts or ("oncall",))}} | tables
-            stage = stack.enter_context(Stage(redis_url, tmp_path, systems, connectors, **tables))
+            stage = stack.enter_context(Stage(url, tmp_path, systems, connectors, **tables))
             stage.runtime.books.poll_started()
             polled(stage)
             return stage
@@ -171,7 +172,9 @@ def test_what_is_retried_in_vain_is_neither_over_nor_news(make: MakeStage, syste
     assert not isinstance(claim, str)
     stage.store.release(claim, state=DeliveryState.REJECTED, reason="no", kind="rejected")
     watch.wait(600)
-    assert len(systems.mailbox.messages) == 1
+    assert stage.store.retry(7, "psa") == "rejected"
+    watch.wait(OVER_FOR - 10)
+    assert len(systems.mailbox.messages) == 1, "the time before it came back does not count"
 
 
 def test_three_hundred_refusals_are_one_notice_and_those_after_it_another(make: MakeStage, systems: Systems) -> None:
@@ -382,6 +385,43 @@ def test_every_process_that_lives_long_watches(make: MakeStage, role: str) -> No
         assert "watcher" in [thread.name for thread in process._threads]
     finally:
         process.stop()
+
+
+class Steps(threading.Event):
+    """Instead of waiting, takes the next step; set once there is none left."""
+
+    def __init__(self, *steps: Callable[[], object]) -> None:
+        super().__init__()
+        self.steps = list(steps)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self.steps:
+            self.set()
+            return True
+        self.steps.pop(0)()
+        return False
+
+
+def test_an_outage_of_redis_ends_no_watch_and_the_poller_gets_its_time_afterwards(
+    make: MakeStage, make_redis_server: Callable[..., RedisServer], systems: Systems
+) -> None:
+    server = make_redis_server("--appendonly", "yes")
+    stage = make(url=server.url)
+    watcher = Watch(stage).watcher
+
+    def pass_time(seconds: float) -> None:
+        stage.store.clock_offset += seconds
+        stage.store.client.delete(stage.store.key("notices:turn"))
+
+    def come_back() -> None:
+        server.start()
+        pass_time(OVERDUE + 10)
+
+    steps = [lambda: pass_time(0), server.stop, come_back, lambda: pass_time(OVERDUE / 3 - 10)]
+    watcher.run(Steps(*steps))
+    assert mails(systems.mailbox) == []
+    watcher.run(Steps(lambda: pass_time(20)))
+    assert subjects(systems.mailbox) == ["no complete poll of Huntress for 13 minutes"]
 
 
 def test_a_look_is_one_process_turn(make: MakeStage) -> None:
