@@ -112,18 +112,20 @@ def test_every_complete_poll_is_one_get_and_no_other_is(
 
 
 def test_a_poll_in_which_one_organization_could_not_be_listed_sends_nothing(
-    make: Callable[..., Stage], pollers: Callable[[Stage], Poller], monitor: Monitor, systems: Systems
+    make: Callable[..., Stage], pollers: Callable[[Stage], Poller], systems: Systems
 ) -> None:
-    stage = make(f"{monitor.url}/{TOKEN}")
+    stage = make("")
     stage.config.write_text(stage.config.read_text("utf-8") + '\n[poll]\nscope = "organization"\n', "utf-8")
     assert stage.runtime.reload()
     poller = pollers(stage)
+    completed: list[bool] = []
+    poller.completed = lambda: completed.append(True)
     systems.huntress.fault("status", status=500, times=None, path="incident_reports", about="^2$")
     assert not cycle(poller)
+    assert completed == []
     systems.huntress.faults.clear()
     assert cycle(poller)
-    wait_for(lambda: monitor.received)
-    assert len(monitor.received) == 1
+    assert completed == [True]
 
 
 def test_a_poller_that_was_deposed_meanwhile_sends_nothing(
@@ -191,11 +193,15 @@ def test_a_changed_url_is_used_without_a_restart_and_none_sends_nothing(
     heartbeat = sender(stage)
     heartbeat.send()
     text = stage.config.read_text("utf-8")
-    for path in ("second", ""):
+    monitor.fault("status", status=404, path="second")
+    for path in (f"second-{TOKEN}", ""):
         stage.config.write_text(text.replace(f"{monitor.url}/first", f"{monitor.url}/{path}" if path else ""), "utf-8")
         assert stage.runtime.reload()
         heartbeat.send()
-    assert [request.path for request in monitor.received] == ["/first", "/second"]
+    assert [request.path for request in monitor.received] == ["/first", f"/second-{TOKEN}"]
+    problem = status(stage.runtime)["alerts"]["heartbeat_problem"]
+    assert "404" in problem
+    assert TOKEN not in problem, "what belongs to the old URL was left behind with it"
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -205,7 +211,7 @@ def test_the_url_is_nowhere_to_be_read(make: Callable[..., Stage], monitor: Moni
     level = logging.getLogger().level
     logs.configure("debug", lambda: secrets(stage.runtime.settings), stream)
     try:
-        monitor.fault("status", status=404, body=f"no check {TOKEN} at {path}")
+        monitor.fault("status", status=404, body={"message": f"no check {TOKEN} at {path}"})
         monitor.fault("drop")
         for _ in range(3):
             sender(stage).send()
@@ -216,5 +222,6 @@ def test_the_url_is_nowhere_to_be_read(make: Callable[..., Stage], monitor: Moni
         logging.getLogger().handlers.clear()
         logging.getLogger().setLevel(level)
     assert len(monitor.received) == 3
+    assert "no check" in said[0]
     assert "urllib3" in said[0], "at this level the HTTP library logs addresses"
     assert all(TOKEN not in text for text in said)

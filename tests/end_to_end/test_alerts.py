@@ -7,6 +7,7 @@ from collections.abc import Callable
 import requests
 
 from bridge.demo.server import PretendServer, Received, Reply
+from tests.conftest import RedisServer
 from tests.end_to_end.conftest import Bridge, World, wait_until
 
 MakeBridge = Callable[..., Bridge]
@@ -34,7 +35,7 @@ def test_a_run_shows_that_it_lives_and_calls_a_person_once(world: World, make_br
         world.reports(3)
         process = bridge.start("--log-level", "debug", "run")
         wait_until(lambda: len(monitor.requests_to(f"^/ping/{TOKEN}$", "GET")) >= 3, 20, "a heartbeat after each poll")
-        wait_until(lambda: notices(world), 50, "a notice of what was refused")
+        wait_until(lambda: "a person was told" in bridge.log(), 50, "a notice of what was refused")
         first_polls = len(monitor.received)
 
         monitor.stop()
@@ -56,8 +57,28 @@ def test_a_run_shows_that_it_lives_and_calls_a_person_once(world: World, make_br
         assert bridge.stop(successor) == 0
         assert notices(world) == ["[huntress-bridge] 3 deliveries to psa rejected"]
         said = answer.text + bridge.log(0) + bridge.log(1) + str([mail.raw for mail in world.mailbox.messages])
-        assert "a person was told" in bridge.log(0)
         assert TOKEN not in said
+
+
+def test_without_a_poller_the_others_call_the_person_and_only_once(
+    world: World, make_bridge: MakeBridge, make_redis_server: Callable[..., RedisServer]
+) -> None:
+    server = make_redis_server("--appendonly", "yes")
+    connectors = world.connectors("psa", "oncall")
+    bridge = make_bridge(world, redis={"url": server.url}, alerts={"connectors": ["oncall"]}, connectors=connectors)
+    world.connectwise.fault("status", method="POST", path="/service/tickets$", status=400, times=None)
+    world.reports(3)
+    poller = bridge.start("poller")
+    others = [bridge.start(role) for role in ("worker", "worker", "web")]
+    refused = server.client()
+    wait_until(lambda: refused.zcard("bridge:state:rejected") == 3, 20)
+    bridge.kill(poller)
+    wait_until(lambda: notices(world), 50)
+    wait_until(lambda: not refused.exists("bridge:notices:turn"), 15)
+    wait_until(lambda: refused.exists("bridge:notices:turn"), 15, "somebody looks again")
+    refused.close()
+    assert [bridge.stop(process) for process in others] == [0, 0, 0]
+    assert notices(world) == ["[huntress-bridge] 3 deliveries to psa rejected"]
 
 
 def test_one_run_is_one_heartbeat(world: World, make_bridge: MakeBridge) -> None:
