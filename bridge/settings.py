@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 # With PYDANTIC_SETTINGS_DEBUG set it would log every value, secrets included.
 logging.getLogger("pydantic_settings").addFilter(lambda _record: False)
 
-#: Characters from which on the heartbeat's whole path or query, and a single word in it, may give its token away;
-#: masking less would shred every log line that says "ping".
-SHORTEST_TARGET, SHORTEST_TOKEN = 8, 12
+#: Characters from which on a part of the heartbeat's URL may give its token away; masking shorter ones would shred
+#: every log line that says "ping".
+SHORTEST_TOKEN = 8
 
 OrganizationId = Annotated[int, Field(ge=1)]
 
@@ -233,12 +233,15 @@ def secrets(settings: Settings) -> list[str]:
 
 
 def heartbeat_secrets(url: SecretStr) -> list[str]:
-    """The parts of a heartbeat's URL in which its token may stand, as logs and errors would show them."""
+    """The parts of a heartbeat's URL in which its token may stand, as logs and errors would show them.
+
+    A single word counts only with a digit in it, as tokens have one: names such as `huntress-bridge` are said often.
+    """
     parts = urlsplit(url.get_secret_value())
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    wholes = [text for text in (target, parts.path, parts.query) if len(text) >= SHORTEST_TARGET]
-    words = [word for word in re.split(r"[/&=?]", target) if len(word) >= SHORTEST_TOKEN]
-    return [url.get_secret_value(), *wholes, *words]
+    words = [word for word in re.split(r"[/&=?]", target) if re.search(r"\d", word)]
+    found = (url.get_secret_value(), target, parts.path, parts.query, *words)
+    return [text for text in found if len(text) >= SHORTEST_TOKEN]
 
 
 def _secrets_in(value: object) -> Iterator[str]:

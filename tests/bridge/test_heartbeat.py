@@ -23,11 +23,18 @@ from bridge.poller import Poller
 from bridge.processes import Process
 from bridge.settings import secrets
 from bridge.web.app import status
+from connectors.http import redact
 from tests.bridge.stage import Stage, Systems
 
 TOKEN = "0d338dcc-a054-11ec-b909-0242ac120002"
-#: Where monitors put the token.
-PATHS = (f"/{TOKEN}", f"/api/push/{TOKEN}?status=up&msg=OK", f"/ping?key={TOKEN}")
+#: Where monitors put the token, and that token.
+PATHS = (
+    (f"/{TOKEN}", TOKEN),
+    (f"/api/push/{TOKEN}?status=up&msg=OK", TOKEN),
+    (f"/ping?key={TOKEN}", TOKEN),
+    ("/k3yOfTheProject/huntress-bridge", "k3yOfTheProject"),
+    ("/p/letters", "letters"),
+)
 
 
 class Monitor(PretendServer):
@@ -94,7 +101,7 @@ def sender(stage: Stage) -> Heartbeat:
 def test_every_complete_poll_is_one_get_and_no_other_is(
     make: Callable[..., Stage], pollers: Callable[[Stage], Poller], monitor: Monitor, systems: Systems
 ) -> None:
-    stage = make(f"{monitor.url}{PATHS[1]}")
+    stage = make(f"{monitor.url}/api/push/{TOKEN}?status=up&msg=OK")
     poller = pollers(stage)
     assert cycle(poller)
     wait_for(lambda: len(monitor.received) == 1)
@@ -204,14 +211,14 @@ def test_a_changed_url_is_used_without_a_restart_and_none_sends_nothing(
     assert TOKEN not in problem, "what belongs to the old URL was left behind with it"
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_the_url_is_nowhere_to_be_read(make: Callable[..., Stage], monitor: Monitor, path: str) -> None:
+@pytest.mark.parametrize(("path", "token"), PATHS)
+def test_the_url_is_nowhere_to_be_read(make: Callable[..., Stage], monitor: Monitor, path: str, token: str) -> None:
     stage = make(f"{monitor.url}{path}")
     stream = io.StringIO()
     level = logging.getLogger().level
     logs.configure("debug", lambda: secrets(stage.runtime.settings), stream)
     try:
-        monitor.fault("status", status=404, body={"message": f"no check {TOKEN} at {path}"})
+        monitor.fault("status", status=404, body={"message": f"no check {token if '3' in token else ''} at {path}"})
         monitor.fault("drop")
         for _ in range(3):
             sender(stage).send()
@@ -224,4 +231,6 @@ def test_the_url_is_nowhere_to_be_read(make: Callable[..., Stage], monitor: Moni
     assert len(monitor.received) == 3
     assert "no check" in said[0]
     assert "urllib3" in said[0], "at this level the HTTP library logs addresses"
-    assert all(TOKEN not in text for text in said)
+    assert all(token not in text for text in said)
+    masked = redact("huntress-bridge check --online", secrets(stage.runtime.settings))
+    assert masked == "huntress-bridge check --online", "a monitor's name for us may be said"
