@@ -22,6 +22,8 @@ QUARANTINE_KEPT = 500
 QUARANTINE_RAW = 20_000
 #: Seconds after which a process' sign of life is dropped altogether.
 HEARTBEAT_KEPT = 600
+#: A poll counts as overdue after the longer of this many seconds and three expected cycles.
+OVERDUE = 600.0
 
 _ORGANIZATION = TypeAdapter(Organization)
 _AGENT = TypeAdapter(Agent)
@@ -40,6 +42,14 @@ class PollState:
     dialect: str = ""
     scope: str = ""
     error: str = ""
+    #: When the monitor last took the heartbeat, and why it did not take the newest.
+    heartbeat_at: float | None = None
+    heartbeat_problem: str = ""
+
+
+def overdue_after(poll: PollState) -> float:
+    """Seconds after which a complete poll should have happened."""
+    return max(OVERDUE, 3 * (poll.expected_cycle_seconds or 0.0), 3 * (poll.cycle_seconds or 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +190,8 @@ class Bookkeeping:
             dialect=stored.get("dialect", ""),
             scope=stored.get("scope", ""),
             error=stored.get("error", ""),
+            heartbeat_at=seconds("heartbeat_at"),
+            heartbeat_problem=stored.get("heartbeat_problem", ""),
         )
 
     def save_configuration_problem(self, problem: str) -> None:

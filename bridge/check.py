@@ -57,6 +57,17 @@ def check_offline(settings: Settings) -> Iterator[Finding]:
         yield Finding("connectors", str(broken))
 
 
+def advice(settings: Settings) -> Iterator[str]:
+    """What works as it is and may still surprise."""
+    names = set(settings.alerts.connectors)
+    if len(names) == 1:
+        name = names.pop()
+        yield (
+            f"alerts.connectors: {name} alone carries notices, and it is a destination too, so nobody is told when "
+            f"{name} itself is paused; name a second one, or let an uptime monitor ask /status"
+        )
+
+
 def check_online(settings: Settings) -> list[Finding]:
     """Tries Redis, the source's credentials, and every connector's credentials, names and companies."""
     findings: list[Finding] = []

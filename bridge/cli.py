@@ -279,7 +279,7 @@ def _rehearse(settings: Settings) -> int:
 @click.option("--online", is_flag=True, help="Also try every credential, board, status, priority and company.")
 def check(online: bool) -> int:
     """Reads the configuration and renders every template on samples; finds every mistake at once."""
-    from bridge.check import check_offline, check_online
+    from bridge.check import advice, check_offline, check_online
 
     settings = _settings(source=True, connectors=True)
     findings = list(check_offline(settings))
@@ -287,6 +287,8 @@ def check(online: bool) -> int:
         findings += check_online(settings)
     for finding in findings:
         click.echo(_clean(f"{finding.setting}: {finding.message}"))
+    for sentence in advice(settings):
+        click.echo(f"warning: {_clean(sentence)}", err=True)
     click.echo(f"{len(findings)} finding{'s' if len(findings) != 1 else ''}" if findings else "all well")
     return 1 if findings else 0
 

@@ -16,6 +16,8 @@ Redis lay-out, under the prefix ``<namespace>:``
 ``state:<state>``                    index of deliveries by state
 ``pause:<connector>``                why and until when a connector is paused
 ``proof:<connector>``                has a created ticket been found again by its reference?
+``notice:<kind>:<connector>``        what a person was told of one cause, or is being told (`bridge.notices`)
+``notices``                          index of these
 ``open``                             reports that the last listings showed, by when
 ===================================  ===================================================================================
 """
@@ -112,7 +114,10 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Why a connector is not served. `kind` is `rate`, `misconfigured` or `unfindable`; times as in `Claim`."""
+    """Why a connector is not served. `kind` is `rate`, `misconfigured` or `unfindable`; times as in `Claim`.
+
+    `since`: of pauses that followed one upon another without a delivery in between, when the first began.
+    """
 
     connector: str
     kind: str
@@ -219,6 +224,10 @@ class IdempotencyStore:
         self.client.hsetnx(meta, "birth", secrets.token_hex(12))
         self.client.hsetnx(meta, "born_at", str(round(self.now() * 1000)))
         self.birth = cast(str, self.client.hget(meta, "birth"))
+
+    def born_at(self) -> float:
+        """When this store was first taken into use, in seconds since the epoch; now, while it does not say."""
+        return _seconds(cast("str | None", self.client.hget(self.key("meta"), "born_at"))) or self.now()
 
     def reborn(self) -> None:
         """Redis came back empty, or with another store: says so in it, and goes on with its birth mark."""
@@ -604,6 +613,15 @@ class IdempotencyStore:
 
     def count(self, state: DeliveryState) -> int:
         return self.client.zcard(self.key(f"state:{state}"))
+
+    def entered(self, state: DeliveryState) -> dict[str, dict[int, float]]:
+        """By connector, the reports in `state` and since when (seconds since the epoch), oldest first."""
+        found: dict[str, dict[int, float]] = {}
+        pairs = self.client.zrange(self.key(f"state:{state}"), 0, -1, withscores=True)
+        for member, at in cast("list[tuple[str, float]]", pairs):
+            report, connector = member.split("|", 1)
+            found.setdefault(connector, {})[int(report)] = at / 1000
+        return found
 
     def scheduled(self, connector: str) -> int:
         """Deliveries of `connector` that something is still to be done for, now or later."""

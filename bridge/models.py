@@ -175,6 +175,18 @@ class Note:
     recipients: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a person is told about the bridge itself. All text is cleaned."""
+
+    #: Names this notice for good, also when it has to be sent again.
+    key: str
+    subject: str
+    text: str
+    #: Key of the notice that this one takes back; empty: none.
+    answers: str = ""
+
+
 class DeliveryState(StrEnum):
     """Where one report's way to one connector stands."""
 

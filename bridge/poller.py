@@ -61,6 +61,7 @@ class Poller:
         settings: Callable[[], Settings],
         routes: Callable[[], Routes],
         leadership: Leadership,
+        completed: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = store
         self.books = books
@@ -68,6 +69,8 @@ class Poller:
         self.settings = settings
         self.routes = routes
         self.leadership = leadership
+        #: Called after every complete cycle; must return at once.
+        self.completed = completed
         self._account: Account | None = None
         self._quarantined: set[str] = set()
 
@@ -117,6 +120,7 @@ class Poller:
             self.store.forget_unlisted(started)
             self.books.keep_quarantined(self._quarantined)
             self.books.save_poll(last_complete_at=self.store.now(), cycle_seconds=took, error="")
+            self.completed()
         else:
             self.books.save_poll(error=result.problem)
         log.info(

@@ -18,12 +18,14 @@ from bridge.delivery import Deliverer
 from bridge.dispatcher import PATIENCE as DISPATCHER_PATIENCE
 from bridge.dispatcher import Dispatcher
 from bridge.embedded import EmbeddedRedisError
+from bridge.heartbeat import Heartbeat
 from bridge.jobs import QUEUE, deliver_actor
 from bridge.leadership import Leadership
 from bridge.poller import PATIENCE as POLLER_PATIENCE
 from bridge.poller import Poller
 from bridge.runtime import Runtime
 from bridge.settings import watched_files
+from bridge.watcher import Watcher
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +77,7 @@ class Process:
             self.start_dispatcher()
             poller = self.make_poller()
             self._thread("poller", lambda: poller.run(self.stopping))
+        self.start_watcher()
 
     def start_worker(self) -> None:
         for name in self.runtime.services:
@@ -98,11 +101,20 @@ class Process:
             runtime.store.probe_now(name)
         self._thread("dispatcher", lambda: dispatcher.run(self.stopping))
 
+    def start_watcher(self) -> None:
+        runtime = self.runtime
+        watcher = Watcher(
+            runtime.store, runtime.books, lambda: runtime.services, lambda: runtime.settings, runtime.account
+        )
+        self._thread("watcher", lambda: watcher.run(self.stopping))
+
     def make_poller(self) -> Poller:
         """A poller that tries to lead from now on; its loop is the caller's."""
         runtime = self.runtime
         leadership = self._lead("poller", POLLER_PATIENCE)
         runtime.moving = leadership.alive
+        heartbeat = Heartbeat(runtime.books, lambda: runtime.settings.alerts)
+        self._thread("heartbeat", lambda: heartbeat.run(self.stopping))
         self.poller = Poller(
             runtime.store,
             runtime.books,
@@ -110,6 +122,7 @@ class Process:
             lambda: runtime.settings,
             runtime.routes,
             leadership,
+            heartbeat.polled,
         )
         return self.poller
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,28 @@ class _Failure(Exception):
         self.where = where
 
 
+def sandbox(folders: Sequence[Path], zone: ZoneInfo, *, autoescape: bool = False) -> Environment:
+    """The environment of all templates, which are searched in `folders`; times are shown in `zone`."""
+    environment = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader(folders),
+        autoescape=autoescape,  # by part: `select_autoescape` overlooks names that end in `.html.j2`
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters |= {
+        "given": _given,
+        "local": partial(local, zone=zone),
+        "prose": prose,
+        "quoted": quoted,
+        "fit": fit,
+        "shorten": shorten,
+        "words": lambda text: str(text).replace("_", " "),
+    }
+    return environment
+
+
 class Renderer:
     """Renders tickets for one connector. Shared by threads; keeps compiled templates until it is made anew."""
 
@@ -85,8 +107,8 @@ class Renderer:
         self._override = Path(settings.templates).resolve() if settings.templates else None
         built_in = [connector.template_folder(), Path(__file__).resolve().parent.parent / "templates"]
         self._folders = [self._override, *built_in] if self._override else built_in
-        self._text = self._environment(autoescape=False)
-        self._html = self._environment(autoescape=True)
+        self._text = sandbox(self._folders, self._zone)
+        self._html = sandbox(self._folders, self._zone, autoescape=True)
         self._fields: Mapping[str, FieldValue] = settings.fields if isinstance(settings, PsaSettings) else {}
         self._compiled_fields: dict[str, Template | _Failure] = {
             name: self._compile_field(name, value)
@@ -143,26 +165,6 @@ class Renderer:
         return list(dict.fromkeys(found))
 
     # Templates.
-
-    def _environment(self, *, autoescape: bool) -> Environment:
-        environment = ImmutableSandboxedEnvironment(
-            loader=FileSystemLoader(self._folders),
-            autoescape=autoescape,  # by part: `select_autoescape` overlooks names that end in `.html.j2`
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        environment.filters |= {
-            "given": _given,
-            "local": partial(local, zone=self._zone),
-            "prose": prose,
-            "quoted": quoted,
-            "fit": fit,
-            "shorten": shorten,
-            "words": lambda text: str(text).replace("_", " "),
-        }
-        return environment
 
     def _render_part(self, part: TemplatePart, view: TicketView) -> str:
         environment = self._html if part.name == "html" else self._text

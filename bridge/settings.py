@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import zoneinfo
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr, SerializeAsAny
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.settings_reading import CONFIG_VARIABLE, ConfigurationError, read_toml
-from bridge.settings_types import BaseUrl, PortalUrl, RedisUrl, ZoneName
+from bridge.settings_types import BaseUrl, HeartbeatUrl, PortalUrl, RedisUrl, ZoneName
 from connectors.base import ConnectorSettings, NotBefore, ProxyUrl, SettingsModel
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 # With PYDANTIC_SETTINGS_DEBUG set it would log every value, secrets included.
 logging.getLogger("pydantic_settings").addFilter(lambda _record: False)
+
+#: Characters from which on a part of the heartbeat's URL may give its token away; masking shorter ones would shred
+#: every log line that says "ping".
+SHORTEST_TOKEN = 8
 
 OrganizationId = Annotated[int, Field(ge=1)]
 
@@ -97,6 +102,20 @@ class OrganizationsSettings(SettingsModel):
     disabled: list[OrganizationId] = Field(default_factory=list)
 
 
+class AlertsSettings(SettingsModel):
+    """How a person hears of what needs one. `insecure_http`, `ca_file` and `proxy` concern `heartbeat_url` only."""
+
+    #: Allow plain http to a host that is not loopback. Stands first: `heartbeat_url` is judged by it.
+    insecure_http: bool = False
+    #: Asked (GET) after every complete poll; empty: none.
+    heartbeat_url: HeartbeatUrl = SecretStr("")
+    #: As in `HuntressSettings`.
+    ca_file: str = ""
+    proxy: ProxyUrl = ""
+    #: Connectors that carry notices, in the order in which they are tried; empty: no notices.
+    connectors: list[str] = Field(default_factory=list)
+
+
 class Settings(BaseSettings):
     """The whole configuration. `load` makes it; made directly, it takes its values from the arguments only."""
 
@@ -114,6 +133,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     web: WebSettings = WebSettings()
     organizations: OrganizationsSettings = OrganizationsSettings()
+    alerts: AlertsSettings = AlertsSettings()
     #: Connectors by name; each value is an instance of its connector's own settings class.
     connectors: dict[str, SerializeAsAny[ConnectorSettings]] = {}
 
@@ -208,7 +228,20 @@ def _may_exist(path: Path) -> bool:
 
 def secrets(settings: Settings) -> list[str]:
     """Every secret value, longest first, for redaction; passwords within URLs also by themselves."""
-    return sorted({text for text in _secrets_in(settings) if text}, key=lambda text: (-len(text), text))
+    found = {*_secrets_in(settings), *heartbeat_secrets(settings.alerts.heartbeat_url)}
+    return sorted(filter(None, found), key=lambda text: (-len(text), text))
+
+
+def heartbeat_secrets(url: SecretStr) -> list[str]:
+    """The parts of a heartbeat's URL in which its token may stand, as logs and errors would show them.
+
+    A single word counts only with a digit in it, as tokens have one: names such as `huntress-bridge` are said often.
+    """
+    parts = urlsplit(url.get_secret_value())
+    target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    words = [word for word in re.split(r"[/&=?]", target) if re.search(r"\d", word)]
+    found = (url.get_secret_value(), target, parts.path, parts.query, *words)
+    return [text for text in found if len(text) >= SHORTEST_TOKEN]
 
 
 def _secrets_in(value: object) -> Iterator[str]:
@@ -241,6 +274,7 @@ def configuration_files(settings: Settings) -> list[Path]:
 
 
 __all__ = [
+    "AlertsSettings",
     "ConfigurationError",
     "HuntressSettings",
     "OrganizationsSettings",
@@ -250,6 +284,7 @@ __all__ = [
     "WebSettings",
     "WorkerSettings",
     "configuration_files",
+    "heartbeat_secrets",
     "load",
     "secrets",
     "threads_needed",

@@ -24,7 +24,7 @@ from bridge.settings_reading import (
     secret_texts,
     take_secret_files,
 )
-from connectors.base import ConnectorSettings, why_unreadable
+from connectors.base import ConnectorSettings, Notifier, why_unreadable
 
 if TYPE_CHECKING:
     from connectors.base import Connector
@@ -49,6 +49,7 @@ class Loader:
             classes = connector_classes()
             self._broken = {error.type: str(error) for error in registry_errors()}
         self._models = {kind: connector.settings_class for kind, connector in (classes or {}).items()}
+        self._notifiers = {kind for kind, connector in (classes or {}).items() if issubclass(connector, Notifier)}
         self._known: KnownKeys = self._known_keys(named)
         undecided = {name for name in named if ("connectors", name) not in self._known}
         self._environment = variables.values(self._known, undecided)
@@ -100,7 +101,8 @@ class Loader:
             for name, settings in merged["connectors"].items():
                 self._check_path(("connectors", name, "ca_file"), settings.ca_file)
                 self._check_path(("connectors", name, "templates"), settings.templates)
-        for table, key in (("huntress", "ca_file"), ("organizations", "file")):
+            self._check_alerts(merged.get("alerts"), tables)
+        for table, key in (("huntress", "ca_file"), ("alerts", "ca_file"), ("organizations", "file")):
             if isinstance(merged.get(table), dict):
                 self._check_path((table, key), merged[table].get(key))
         return merged
@@ -149,6 +151,23 @@ class Loader:
                 f"{self._problems.about(key)} must be 0 or at least {threads_needed(connectors)}, the connectors' "
                 "concurrencies plus two, so that one connector that hangs starves no other",
             )
+
+    def _check_alerts(self, alerts: Any, tables: Table) -> None:
+        """The connectors that are to carry notices exist, and can."""
+        key = ("alerts", "connectors")
+        names = alerts.get("connectors") if isinstance(alerts, dict) else None
+        for place, name in enumerate(names if isinstance(names, list) else (), 1):
+            table = tables.get(name) if isinstance(name, str) else {}
+            kind = table.get("type") if isinstance(table, dict) else None
+            if table is None:
+                known = ", ".join(tables) or "none"
+                self._problems.add(
+                    key, f"{self._problems.about(key)}: item {place} is the name of no connector; configured: {known}"
+                )
+            elif isinstance(kind, str) and kind in self._models and kind not in self._notifiers:
+                able = ", ".join(sorted(self._notifiers)) or "none"
+                why = f"connector {name} ({kind}) cannot carry notices; types that can: {able}"
+                self._problems.add(key, f"{self._problems.about(key)}: {why}")
 
     def _check_path(self, key: Key, given: object) -> None:
         """A file or folder that cannot be read is told now, not when the first ticket needs it."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import string
 import zoneinfo
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, SecretStr, ValidationInfo
+
+from connectors.addresses import is_loopback
 
 #: What `huntress.portal_url` may contain in braces.
 PORTAL_PLACEHOLDERS = ("account_id", "organization_id", "report_id", "subdomain")
@@ -21,25 +23,40 @@ def _zone_name(name: str) -> str:
     return name
 
 
-def _base_url(url: str, info: ValidationInfo) -> str:
-    url = url.strip()
+def _web_address(url: str, example: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
-        well_formed = parts.port != 0 and parts.scheme in ("http", "https") and bool(host) and url.isprintable()
+        well_formed = parts.port != 0 and parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
         well_formed = False
-    if not well_formed:
-        raise ValueError("is not a URL such as https://api.huntress.io/v1")
+    if not well_formed or not url.isprintable():
+        raise ValueError(f"is not a URL such as {example}")
+    return parts
+
+
+def _no_plain_http(parts: SplitResult, what: str, info: ValidationInfo) -> None:
+    if parts.scheme == "http" and not info.data.get("insecure_http") and not is_loopback(parts.hostname or ""):
+        raise ValueError(f"would send {what} over plain http; use https, or set insecure_http = true")
+
+
+def _base_url(url: str, info: ValidationInfo) -> str:
+    url = url.strip()
+    parts = _web_address(url, "https://api.huntress.io/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("must be a plain URL, without user, query or fragment")
-    if parts.scheme == "http" and not info.data.get("insecure_http"):
-        from connectors.http import is_loopback  # loads requests, which most configurations do not need yet
-
-        if is_loopback(host):
-            return url.rstrip("/")
-        raise ValueError("would send the API key over plain http; use https, or set insecure_http = true")
+    _no_plain_http(parts, "the API key", info)
     return url.rstrip("/")
+
+
+def _heartbeat_url(secret: SecretStr, info: ValidationInfo) -> SecretStr:
+    url = secret.get_secret_value().strip()
+    if not url:
+        return SecretStr("")
+    parts = _web_address(url, "https://monitor.example.com/ping/token")
+    if "@" in parts.netloc or parts.fragment or " " in url:
+        raise ValueError("must be a URL without user, fragment or spaces")
+    _no_plain_http(parts, "the URL's token", info)
+    return SecretStr(url)
 
 
 def _portal_url(pattern: str) -> str:
@@ -86,3 +103,5 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 PortalUrl = Annotated[str, AfterValidator(_portal_url)]
 #: Secret, because it may carry a password.
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+#: Where a monitor waits for signs of life; secret, because such a URL carries a token. Judged as `BaseUrl` is.
+HeartbeatUrl = Annotated[SecretStr, AfterValidator(_heartbeat_url)]

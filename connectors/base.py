@@ -25,11 +25,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from bridge.models import Agent, Company, Note, Ticket, TicketRef
+from bridge.models import Agent, Company, Note, Notice, Ticket, TicketRef
 
 
 class Outcome(Exception):
@@ -317,6 +317,18 @@ class Connector(ABC):
         """Gives up connections."""
 
 
+@runtime_checkable
+class Notifier(Protocol):
+    """What a connector may offer besides: it can tell a person about the bridge itself (`[alerts] connectors`)."""
+
+    def notify(self, notice: Notice, progress: Progress) -> None:
+        """Sends one notice, within the connector's `timeout`; returns when a person has it.
+
+        Raises an outcome otherwise, and is then called again, later, with the same key and the progress kept under it.
+        What has been saved as sent is not sent again; beyond that a notice may arrive twice, never not at all.
+        """
+
+
 __all__ = [
     "Agent",
     "Connector",
@@ -327,6 +339,7 @@ __all__ = [
     "Misconfigured",
     "NameOrId",
     "NotBefore",
+    "Notifier",
     "Only",
     "Outcome",
     "OutcomeUnknown",

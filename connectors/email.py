@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from bridge.models import Note, Ticket, TicketRef
+from bridge.models import Note, Notice, Ticket, TicketRef
 from connectors.base import (
     Connector,
     ConnectorContext,
@@ -175,10 +175,8 @@ class Email(Connector):
         `OutcomeUnknown`: the answer for one was lost, call again. `Unavailable`: some were asked to wait, call again.
         `Held`: one is in doubt and is not to be sent again. `Rejected`: one was refused; the next call tries it again.
         """
-        known = progress.get()
-        message_id = f"{prepared.reference}@{self._domain}"
-        payload = Message(
-            message_id=message_id,
+        message = Message(
+            message_id=f"{prepared.reference}@{self._domain}",
             sender=self.settings.sender,
             recipients=prepared.recipients,
             subject=prepared.subject,
@@ -186,11 +184,43 @@ class Email(Connector):
             html=prepared.html,
             report_id=prepared.report_id,
             auto_headers=self.settings.auto_headers,
-            date=_first_date(known, progress),
-        ).as_bytes()
+            date=_first_date(progress),
+        )
+        failed = self._send(message, progress)
+        if failed:
+            raise _verdict(failed, len(prepared.recipients))
+        return TicketRef(id=message.message_id)
+
+    def notify(self, notice: Notice, progress: Progress) -> None:
+        """Sends a notice to the configured recipients, with a constant `Message-ID`.
+
+        It has arrived when one recipient has it, or may have it, and no other was only asked to wait.
+        """
+        message = Message(
+            message_id=self._notice_id(notice.key),
+            sender=self.settings.sender,
+            recipients=_unique(self.settings.recipients),
+            subject=notice.subject,
+            text=notice.text,
+            thread=self._notice_id(notice.answers) if notice.answers else "",
+            auto_headers=self.settings.auto_headers,
+            date=_first_date(progress),
+        )
+        failed = self._send(message, progress)
+        refused = [outcome for outcome in failed.values() if isinstance(outcome, Rejected)]
+        done = all(isinstance(outcome, (Rejected, Held)) for outcome in failed.values())
+        if not done or len(refused) == len(message.recipients):
+            raise _verdict(failed, len(message.recipients))
+
+    def _notice_id(self, key: str) -> str:
+        return f"{re.sub('[^A-Za-z0-9-]', '-', key)[:100]}@{self._domain}"
+
+    def _send(self, message: Message, progress: Progress) -> dict[str, Outcome]:
+        """Sends a mail to every recipient that was not served yet; what failed, by recipient."""
+        known, payload, message_id = progress.get(), message.as_bytes(), message.message_id
         waiting: dict[str, Standing] = {}
         held: dict[str, Outcome] = {}
-        for recipient in prepared.recipients:
+        for recipient in message.recipients:
             standing = Standing.read(known.get(recipient, ""))
             if standing.word == "sending" and self._gives_up(standing.doubts):
                 held[recipient] = _held(message_id)
@@ -201,10 +231,7 @@ class Email(Connector):
         def serve(round_: Round, recipient: str) -> Outcome | None:
             return self._serve(round_, recipient, payload, message_id, waiting[recipient], progress.save)
 
-        failed = self._serve_all(serve, in_order) | held
-        if failed:
-            raise _verdict(failed, len(prepared.recipients))
-        return TicketRef(id=message_id)
+        return self._serve_all(serve, in_order) | held
 
     def note(self, ref: TicketRef, reference: str, note: Note) -> None:
         """Sends an answer to the ticket's mail, with a constant `Message-ID` of its own.
@@ -339,10 +366,10 @@ class Email(Connector):
         return reference
 
 
-def _first_date(known: Mapping[str, str], progress: Progress) -> datetime:
+def _first_date(progress: Progress) -> datetime:
     """The `Date` of the first attempt: the mail must be the same whenever it is sent."""
     try:
-        return datetime.fromisoformat(known[DATE_KEY]).astimezone(UTC)
+        return datetime.fromisoformat(progress.get()[DATE_KEY]).astimezone(UTC)
     except (KeyError, ValueError):
         now = datetime.now(UTC).replace(microsecond=0)
         progress.save(DATE_KEY, now.isoformat())

@@ -9,8 +9,11 @@ if active and pause.kind == ARGV[4] and ARGV[4] ~= 'rate' then
   redis.call('HSET', key, 'reason', ARGV[6])
   return 0
 end
+-- A pause that follows upon another, with nothing delivered in between (`record` clears it), is the same trouble going on.
+local since = now
+if pause.since and num(pause['until']) >= now - 60000 then since = math.min(num(pause.since), now) end
 redis.call('DEL', key)
-redis.call('HSET', key, 'kind', ARGV[4], 'until', int(now + tonumber(ARGV[5])), 'reason', ARGV[6], 'since', int(now),
+redis.call('HSET', key, 'kind', ARGV[4], 'until', int(now + tonumber(ARGV[5])), 'reason', ARGV[6], 'since', int(since),
   'report', ARGV[8])
 if tonumber(ARGV[7]) > 0 then
   redis.call('HSET', key, 'step', ARGV[7], 'next_probe', int(now + tonumber(ARGV[7])))

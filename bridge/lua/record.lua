@@ -48,6 +48,8 @@ end
 if ARGV[15] ~= '' then redis.call('HSET', key, 'remark', ARGV[15]) end
 if ARGV[16] == '1' then redis.call('HSET', P .. 'proof:' .. connector, 'state', 'proven') end
 
+if paused_until(connector) <= now then redis.call('DEL', P .. 'pause:' .. connector) end
+
 local keep = ARGV[17] == '1' and delivery.owner == token
 if not keep and (not delivery.owner or delivery.owner == token) then
   let_go(key, connector, report)

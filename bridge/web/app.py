@@ -7,19 +7,12 @@ from typing import Any
 import redis
 from flask import Flask, Response, jsonify
 
-from bridge.bookkeeping import PollState
+from bridge.bookkeeping import overdue_after
 from bridge.broker import quick_client
 from bridge.models import DeliveryState
+from bridge.notices import NoticeBook
 from bridge.printing import moment
 from bridge.runtime import Runtime
-
-#: A poll counts as overdue after the longer of this many seconds and three expected cycles.
-OVERDUE = 600.0
-
-
-def overdue_after(poll: PollState) -> float:
-    """Seconds after which a complete poll should have happened."""
-    return max(OVERDUE, 3 * (poll.expected_cycle_seconds or 0.0), 3 * (poll.cycle_seconds or 0.0))
 
 
 def status(runtime: Runtime) -> dict[str, Any]:
@@ -46,6 +39,8 @@ def status(runtime: Runtime) -> dict[str, Any]:
             "next_probe": None if pause is None else moment(pause.next_probe),
             "scheduled": store.scheduled(name),
         }
+    outstanding = NoticeBook(store).outstanding() if runtime.settings.alerts.connectors else []
+    problems += [f"nobody could be told of {each.cause}: {each.problem}" for each in outstanding if each.problem]
     return {
         "ok": not problems,
         "problems": problems,
@@ -59,6 +54,19 @@ def status(runtime: Runtime) -> dict[str, Any]:
             "error": poll.error,
             "requests_last_minute": runtime.budget.used(),
             "requests_per_minute": runtime.settings.huntress.requests_per_minute,
+        },
+        "alerts": {
+            "heartbeat_at": moment(poll.heartbeat_at),
+            "heartbeat_problem": poll.heartbeat_problem,
+            "notices": [
+                {
+                    "cause": each.cause,
+                    "since": moment(each.since),
+                    "told_at": moment(each.told_at),
+                    "problem": each.problem,
+                }
+                for each in outstanding
+            ],
         },
         "reports": {"open": store.open_reports()},
         "deliveries": {str(state): store.count(state) for state in DeliveryState},

@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 import pytest
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
+from bridge.models import Notice
 from bridge.settings import (
     ConfigurationError,
     HuntressSettings,
@@ -27,7 +28,7 @@ from bridge.settings import (
     watched_files,
 )
 from bridge.settings_reading import keys_of
-from connectors.base import Connector, ConnectorSettings, NameOrId, PsaSettings
+from connectors.base import Connector, ConnectorSettings, NameOrId, Progress, PsaSettings
 from connectors.registry import connector_classes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +71,9 @@ class Pager(Connector):
 
     settings_class: ClassVar[type[ConnectorSettings]] = PagerSettings
 
+    def notify(self, notice: Notice, progress: Progress) -> None:
+        """So it can be named in `[alerts]`."""
+
 
 CLASSES = cast("dict[str, type[Connector]]", {"helpdesk": Helpdesk, "pager": Pager})
 PSA = """
@@ -77,6 +81,10 @@ PSA = """
 type = "helpdesk"
 url = "https://psa.example.com"
 private_key = "toml-private-key"
+"""
+PAGER = """
+[connectors.oncall]
+type = "pager"
 """
 
 Loader = Callable[..., Settings]
@@ -284,6 +292,25 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
         ('[huntress]\nportal_url = "https://x/{report_id:>9999999999}"\n', "huntress.portal_url may only contain the"),
         ('[huntress]\nportal_url = "https://x/{report_id"\n', "huntress.portal_url has a brace without its partner"),
         ('[huntress]\nportal_url = "javascript:alert(1)"\n', "huntress.portal_url is not a URL"),
+        ('[alerts]\nheartbeat_url = "monitor.example.com"\n', "alerts.heartbeat_url is not a URL such as"),
+        ('[alerts]\nheartbeat_url = "ftp://example.com/x"\n', "alerts.heartbeat_url is not a URL such as"),
+        ('[alerts]\nheartbeat_url = "https://u:p@example.com/x"\n', "alerts.heartbeat_url must be a URL without user"),
+        ('[alerts]\nheartbeat_url = "http://example.com/x"\n', "alerts.heartbeat_url would send the URL's token over"),
+        ('[alerts]\nca_file = "no.pem"\n', "alerts.ca_file: cannot read no.pem (No such file"),
+        (
+            '[alerts]\nconnectors = ["psa"]\n',
+            "alerts.connectors: item 1 is the name of no connector; configured: none",
+        ),
+        (
+            PSA + PAGER + '[alerts]\nconnectors = ["oncall", "mail"]\n',
+            "alerts.connectors: item 2 is the name of no connector; configured: psa, oncall",
+        ),
+        (
+            PSA + '[alerts]\nconnectors = ["psa"]\n',
+            "alerts.connectors: connector psa (helpdesk) cannot carry notices; types that can: pager",
+        ),
+        ('[alerts]\nconnectors = "oncall"\n', "alerts.connectors must be a valid list"),
+        ("[alerts]\nconnectors = [5]\n", "alerts.connectors must be a valid string (item 1)"),
         ('[redis]\nurl = "localhost:6379"\n', "redis.url is not a Redis URL"),
         ('[redis]\nurl = "redis://:pa/ss@localhost"\n', "redis.url is not a Redis URL"),
         ('[redis]\nurl = "redis://localhost/one"\n', "redis.url must end in the number of a database"),
@@ -476,6 +503,17 @@ def test_plain_http_elsewhere_must_be_asked_for(loads: Loader) -> None:
     assert settings.huntress.base_url == "http://proxy.example.com/v1"
 
 
+def test_alerts_name_a_monitor_and_connectors_that_can_carry_notices(loads: Loader) -> None:
+    url = "https://monitor.example.com/api/push/token?status=up"
+    alerts = loads(f'{PSA}{PAGER}[alerts]\nheartbeat_url = "{url}"\nconnectors = ["oncall"]\n').alerts
+    assert (alerts.heartbeat_url.get_secret_value(), alerts.connectors) == (url, ["oncall"])
+    for given in ("http://127.0.0.1:3001/x", "", " "):
+        alerts = loads(f'[alerts]\nheartbeat_url = "{given}"\n').alerts
+        assert alerts.heartbeat_url.get_secret_value() == given.strip()
+    alerts = loads('[alerts]\nheartbeat_url = "http://monitor.example.com/x"\ninsecure_http = true\n').alerts
+    assert alerts.heartbeat_url.get_secret_value() == "http://monitor.example.com/x"
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -626,6 +664,9 @@ SECRET = "s3cr3t-v4lue"
         (f'[huntress]\nportal_url = "{SECRET}"\n', {}),
         (f'[redis]\nurl = "redis://:{SECRET}@localhost/x"\n', {}),
         (f'[redis]\nurl = "{SECRET}"\n', {}),
+        (f'[alerts]\nheartbeat_url = "https://monitor.example.com:x/{SECRET}"\n', {}),
+        (f'[alerts]\nheartbeat_url = "http://monitor.example.com/{SECRET}"\n', {}),
+        (f'[alerts]\nconnectors = ["{SECRET}"]\n', {}),
         (f'[huntress]\napi_key = "{SECRET}\n', {}),
         (PSA + f'token = "bad-{SECRET}"\n', {}),
         (PSA + 'token_file = "bad"\n', {}),

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from bridge.bookkeeping import OVERDUE
 from bridge.demo.huntress import PretendHuntress
 from bridge.demo.run import free_port, toml
 from bridge.leadership import Leadership
 from bridge.poller import Cycle, Poller
 from bridge.runtime import Runtime
 from bridge.settings import load
-from bridge.web.app import OVERDUE, create_app, status
+from bridge.web.app import create_app, status
 from tests.conftest import RedisServer
 
 MAIL = {

@@ -45,6 +45,7 @@ SECRETS = {
     "oncall.password": _secret(),
     "mail_wrong.password": _secret(),
     "oauth.client_secret": _secret(),
+    "alerts.heartbeat_url": _secret("-"),
     "redis password": _secret(),
     "in the wrong place": _secret(),
 }
@@ -114,6 +115,7 @@ def secretive(world: World, echo: Echo, dead: int) -> dict[str, object]:
     oncall = world.mailbox.settings(timeout=2)
     return {
         "huntress": world.huntress.settings(timeout=2),
+        "alerts": {"heartbeat_url": f"{echo.url}/ping/{SECRETS['alerts.heartbeat_url']}", "connectors": ["oncall"]},
         "connectors": {
             "psa": psa | {"private_key": SECRETS["psa.private_key"]},
             "psa_wrong": psa | {"private_key": SECRETS["psa_wrong.private_key"], "reference_suffix": "-w"},
