@@ -22,6 +22,7 @@ from bridge.jobs import QUEUE, deliver_actor
 from bridge.leadership import Leadership
 from bridge.poller import PATIENCE as POLLER_PATIENCE
 from bridge.poller import Poller
+from bridge.render_guard import GUARD
 from bridge.runtime import Runtime
 from bridge.settings import watched_files
 
@@ -77,6 +78,7 @@ class Process:
             self._thread("poller", lambda: poller.run(self.stopping))
 
     def start_worker(self) -> None:
+        GUARD.warm_up()
         for name in self.runtime.services:
             self.runtime.store.unprove(name)
         self.runtime.keeper.start()
