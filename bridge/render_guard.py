@@ -49,7 +49,7 @@ class _Ended(Exception):
     """A helper ended before it answered; `status` as `subprocess.Popen.returncode` gives it."""
 
     def __init__(self, status: int) -> None:
-        super().__init__(f"status {status}")
+        super().__init__(status)
         self.status = status
 
 
@@ -84,11 +84,13 @@ class _Helper:
         try:
             self._connection.send_bytes(message)
             if not self._connection.poll(wait):
-                self.close()
                 raise TimeoutError
             return self._connection.recv_bytes(8 * MAX_OUTPUT)
         except (EOFError, ConnectionError):
             raise _Ended(self.close()) from None
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> int:
         """Ends it. Returns its exit status."""
@@ -117,11 +119,12 @@ class RenderGuard:
         self._wait_seconds = wait_seconds
         self._room = threading.BoundedSemaphore(MOST_HELPERS)
         self._idle: list[_Helper] = []
+        self._lock = threading.Lock()
 
     def warm_up(self) -> None:
         """Starts a helper, so that the first ticket need not wait for it. Does nothing when that fails."""
-        if not self._idle:
-            with suppress(OSError):
+        with self._lock, suppress(OSError):
+            if not self._idle:
                 self._idle.append(_Helper())
 
     @contextmanager
@@ -130,25 +133,29 @@ class RenderGuard:
         if not self._room.acquire(timeout=self._wait_seconds):
             raise Unavailable("other reports keep every process that renders templates busy; nothing was sent")
         try:
-            rendering = TicketRendering(self, self._idle.pop() if self._idle else None)
+            with self._lock:
+                helper = self._idle.pop() if self._idle else None
+            rendering = TicketRendering(self, helper)
             try:
                 yield rendering
             finally:
-                self._give_back(rendering.helper)
+                if rendering.helper is not None:
+                    self._give_back(rendering.helper)
         finally:
             self._room.release()
 
-    def _give_back(self, helper: _Helper | None) -> None:
-        if helper is None:
-            return
-        self._idle.append(helper)
-        if len(self._idle) > KEPT_HELPERS:
-            self._idle.pop(0).close()
-
     def close(self) -> None:
         """Ends the helpers that are not at work."""
-        while self._idle:
-            self._idle.pop().close()
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    def _give_back(self, helper: _Helper) -> None:
+        with self._lock:
+            if len(self._idle) < KEPT_HELPERS:
+                self._idle.append(helper)
+                return
+        helper.close()
 
 
 class TicketRendering:
@@ -196,7 +203,7 @@ class TicketRendering:
             return TemplateFailure(job.what, TOO_MUCH_MEMORY)
         if end.status == -signal.SIGVTALRM:
             return TemplateFailure(job.what, too_slow(self._seconds), overdue=True)
-        return TemplateFailure(job.what, f"the process that rendered it ended (exit status {end.status})")
+        return TemplateFailure(job.what, f"the process that rendered it ended, twice (exit status {end.status})")
 
 
 #: The one of this process.
