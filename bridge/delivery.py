@@ -31,10 +31,10 @@ from connectors.base import (
 )
 
 #: Seconds for the steps that ask for lists (companies, boards), for details, and for rendering, which is bounded by
-#: `bridge.render_guard`: 10 of waiting and 15 of work.
+#: `bridge.render_guard`: 10 of waiting and 40 of work.
 PREPARE_SECONDS = 120.0
 DETAILS_SECONDS = 20.0
-RENDER_SECONDS = 30.0
+RENDER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from connectors.base import Unavailable
 
 #: Seconds of processor time for one template: a report of 4 MB of HTML takes 1, any other a few thousandths. The load
 #: of the machine does not count.
-TEMPLATE_SECONDS = 5.0
+TEMPLATE_SECONDS = 3.0
 #: The same for what is left of a ticket after a template of it was stopped: other parts may include the culprit.
 LATER_SECONDS = 1.0
 #: Seconds by the clock for the templates of one ticket. Only a machine that hardly moves needs as many.
-TICKET_SECONDS = 15.0
+TICKET_SECONDS = 40.0
 #: Seconds by the clock that a ticket waits for a helper while all of them are at work on others.
 WAIT_SECONDS = 10.0
 #: Helpers at the same time; more than one start only when they are needed, so that tickets do not wait for a slow one.

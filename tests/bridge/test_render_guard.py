@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.render_guard import KEPT_HELPERS, MOST_HELPERS, RenderGuard
+from bridge.render_guard import GUARD, KEPT_HELPERS, MOST_HELPERS, RenderGuard
 from bridge.rendering import Renderer, samples
 from bridge.sandbox import MEMORY, Job, TemplateFailure, Templates
 from bridge.ticket_view import TicketView, make_view
@@ -40,6 +40,7 @@ SAMPLE = next(samples())
 
 @contextlib.contextmanager
 def guard_with(**seconds: float) -> Iterator[RenderGuard]:
+    GUARD.close()  # only the helpers of a test's own guard are there
     guard = RenderGuard(**({"template_seconds": 0.3, "later_seconds": 0.1} | seconds))
     yield guard
     guard.close()
@@ -73,9 +74,10 @@ def job(source: str) -> Job:
 
 
 def helpers() -> set[int]:
-    """The children of this process."""
+    """The children of this process that render."""
     tasks = Path("/proc/self/task").glob("*/children")
-    return {int(pid) for children in tasks for pid in children.read_text("ascii").split()}
+    children = {int(pid) for task in tasks for pid in task.read_text("ascii").split()}
+    return {pid for pid in children if b"bridge.sandbox" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
 def alive(pid: int) -> bool:
@@ -238,6 +240,7 @@ def test_a_helper_that_somebody_ends_is_replaced(guard: RenderGuard, tmp_path: P
     (pid,) = helpers()
     os.kill(pid, number)
     assert ours.render(SAMPLE).problems == ()
+    assert (helpers() == {pid}) is (number != signal.SIGKILL), "whoever stops the bridge lets it finish"
 
 
 def test_a_helper_that_crashes_is_replaced_once() -> None:
