@@ -34,8 +34,8 @@ from bridge.ticket_view import NOT_GIVEN, TicketView, local
 
 #: Characters; a template that produces more is taken for broken. Ticket systems take a fraction of it.
 MAX_OUTPUT = 4_000_000
-#: Bytes of address space. The process itself takes 30 MB; a report of 4 MB of HTML, the slowest kind, 100 MB.
-MEMORY = 384 * 1024 * 1024
+#: Bytes of address space. The process takes 30 MB, with a report of 4 MB 75, and with a million lines of emoji 230.
+MEMORY = 256 * 1024 * 1024
 #: Seconds of processor time that a template stuck in one call of C is given on top; then the kernel ends the process.
 HARD_MARGIN = 1.0
 #: Exit status: memory ran out, even for saying so.

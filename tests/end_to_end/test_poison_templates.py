@@ -26,7 +26,7 @@ POISON = {
     ),
     2: (
         "{% set ns = namespace(x=subject) %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-        "it takes more than 384 MB of memory",
+        "it takes more than 256 MB of memory",
     ),
 }
 #: Delivered before any other, and with the poisonous ones.
