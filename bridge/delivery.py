@@ -30,9 +30,11 @@ from connectors.base import (
     Unavailable,
 )
 
-#: Seconds for the steps that ask for lists (companies, boards) and for rendering.
+#: Seconds for the steps that ask for lists (companies, boards), for details, and for rendering, which is bounded by
+#: `bridge.render_guard`: 10 of waiting and 40 of work.
 PREPARE_SECONDS = 120.0
-RENDER_SECONDS = 20.0
+DETAILS_SECONDS = 20.0
+RENDER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -262,7 +264,7 @@ class Turn:
     def ticket(self) -> tuple[Ticket, set[str], str]:
         """The rendered ticket, what is to be done after it exists, and what people should know of it."""
         report = self.claim.report or IncidentReport(id=self.claim.report_id, severity=self.claim.severity)
-        self.lease.step(RENDER_SECONDS)
+        self.lease.step(DETAILS_SECONDS)
         organization, agent, late = self.around.details.of(report)
         self.lease.step(PREPARE_SECONDS)
         company = self.around.companies.match(

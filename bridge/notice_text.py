@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import structlog
 
 from bridge.causes import Cause
 from bridge.models import Account, Notice
 from bridge.notices import Claim
-from bridge.rendering import sandbox
+from bridge.sandbox import Templates, environment
 from bridge.text import clean, one_line, shorten
 from connectors.http import redact
 
@@ -28,7 +27,8 @@ class NoticeText:
     """Writes notices. Times are shown in `timezone`; `secrets` are masked, whoever brought them in."""
 
     def __init__(self, timezone: str, secrets: Sequence[str]) -> None:
-        self._environment = sandbox([Path(__file__).resolve().parent.parent / "templates"], ZoneInfo(timezone))
+        folder = Path(__file__).resolve().parent.parent / "templates"  # built in: they need no process of their own
+        self._environment = environment(Templates((folder,), timezone, edition=0), autoescape=False)
         self._secrets = secrets
 
     def write(self, claim: Claim, cause: Cause | None, *, account: Account | None, gone: bool, now: float) -> Notice:

@@ -23,6 +23,7 @@ from bridge.jobs import QUEUE, deliver_actor
 from bridge.leadership import Leadership
 from bridge.poller import PATIENCE as POLLER_PATIENCE
 from bridge.poller import Poller
+from bridge.render_guard import GUARD
 from bridge.runtime import Runtime
 from bridge.settings import watched_files
 from bridge.watcher import Watcher
@@ -80,6 +81,7 @@ class Process:
         self.start_watcher()
 
     def start_worker(self) -> None:
+        GUARD.warm_up()
         for name in self.runtime.services:
             self.runtime.store.unprove(name)
         self.runtime.keeper.start()

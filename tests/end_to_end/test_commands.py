@@ -293,6 +293,8 @@ BROKEN = {
     "a filter": ("\n\n\n{{ report.subject | shout }}", 4),
     "an escape": ("{{ ''.__class__.__mro__ }}", 1),
     "nothing": ("{# silence #}", 0),
+    "no end": ("\n{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", 2),
+    "all memory": ("{{ subject | center(9999999999) }}", 1),
 }
 
 

@@ -1,0 +1,211 @@
+"""Keeps a template that never ends, or takes all memory, from doing harm: templates are rendered in other processes.
+
+Each process of the bridge that renders has a helper process (`bridge.sandbox`) with limits that the kernel enforces: no
+call of Python or C gets around them. Whatever happens in there, this process, its threads and its leases go on, and
+nobody else's work is lost. A helper takes 22 MB and 0.1 s to start, and adds 0.3 ms to a template. It is started once,
+and again after it ended over a template. However a template fails, it is a `TemplateFailure`, and the plain rendering
+takes its place at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+from pathlib import Path
+
+from bridge.sandbox import MAX_OUTPUT, NO_MEMORY, TOO_MUCH_MEMORY, Job, TemplateFailure, too_slow
+from connectors.base import Unavailable
+
+#: Seconds of processor time for one template: a report of 4 MB of HTML takes 1, any other a few thousandths. The load
+#: of the machine does not count.
+TEMPLATE_SECONDS = 3.0
+#: The same for what is left of a ticket after a template of it was stopped: other parts may include the culprit.
+LATER_SECONDS = 1.0
+#: Seconds by the clock for the templates of one ticket. Only a machine that hardly moves needs as many.
+TICKET_SECONDS = 40.0
+#: Seconds by the clock that a ticket waits for a helper while all of them are at work on others.
+WAIT_SECONDS = 10.0
+#: Helpers at the same time; more than one start only when they are needed, so that tickets do not wait for a slow one.
+MOST_HELPERS = 6
+#: Idle helpers that are kept.
+KEPT_HELPERS = 2
+
+#: Run by a helper. The folder that holds this package comes last, where it shadows nothing.
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from bridge.sandbox import serve; serve(int(sys.argv[2]))"
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class _Ended(Exception):
+    """A helper ended before it answered; `status` as `subprocess.Popen.returncode` gives it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class _Helper:
+    """One helper process. It ends by itself when this process does."""
+
+    def __init__(self) -> None:
+        """Starts it, without waiting until it is ready. Raises `OSError`."""
+        self._connection, theirs = Pipe()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - this very Python
+                    [sys.executable, "-P", "-c", _PROGRAM, _ROOT, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    # Without the bridge's own variables, which may be secrets.
+                    env={name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")},
+                    start_new_session=True,
+                )
+            except BaseException:
+                self._connection.close()
+                raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, message: bytes, wait: float) -> bytes:
+        """The answer to a message. Raises `TimeoutError` after `wait` seconds, and `_Ended`; both end the helper."""
+        try:
+            self._connection.send_bytes(message)
+            if not self._connection.poll(wait):
+                raise TimeoutError
+            return self._connection.recv_bytes(8 * MAX_OUTPUT)
+        except (EOFError, ConnectionError):
+            raise _Ended(self.close()) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> int:
+        """Ends it. Returns its exit status."""
+        self._connection.close()
+        self._process.kill()
+        return self._process.wait()
+
+
+class RenderGuard:
+    """Renders templates in helpers, a few at most, which are kept. Shared by threads.
+
+    `template_seconds`, `later_seconds`, `ticket_seconds`, `wait_seconds`: as the constants of this module.
+    """
+
+    def __init__(
+        self,
+        *,
+        template_seconds: float = TEMPLATE_SECONDS,
+        later_seconds: float = LATER_SECONDS,
+        ticket_seconds: float = TICKET_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self.template_seconds = template_seconds
+        self.later_seconds = later_seconds
+        self.ticket_seconds = ticket_seconds
+        self._wait_seconds = wait_seconds
+        self._room = threading.BoundedSemaphore(MOST_HELPERS)
+        self._idle: list[_Helper] = []
+        self._lock = threading.Lock()
+
+    def warm_up(self) -> None:
+        """Starts a helper, so that the first ticket need not wait for it. Does nothing when that fails."""
+        with self._lock, suppress(OSError):
+            if not self._idle:
+                self._idle.append(_Helper())
+
+    @contextmanager
+    def ticket(self) -> Iterator[TicketRendering]:
+        """For the templates of one ticket. Raises `Unavailable` when every helper is at work on others for too long."""
+        if not self._room.acquire(timeout=self._wait_seconds):
+            raise Unavailable("other reports keep every process that renders templates busy; nothing was sent")
+        try:
+            with self._lock:
+                helper = self._idle.pop() if self._idle else None
+            rendering = TicketRendering(self, helper)
+            try:
+                yield rendering
+            finally:
+                if rendering.helper is not None:
+                    self._give_back(rendering.helper)
+        finally:
+            self._room.release()
+
+    def close(self) -> None:
+        """Ends the helpers that are not at work."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    def _give_back(self, helper: _Helper) -> None:
+        with self._lock:
+            if len(self._idle) < KEPT_HELPERS:
+                self._idle.append(helper)
+                return
+        helper.close()
+
+
+class TicketRendering:
+    """Renders the templates of one ticket, one after the other."""
+
+    def __init__(self, guard: RenderGuard, helper: _Helper | None) -> None:
+        self.helper = helper
+        self._guard = guard
+        self._seconds = guard.template_seconds
+        self._until = time.monotonic() + guard.ticket_seconds
+
+    def render(self, job: Job) -> str:
+        """The text that a template makes. Raises `TemplateFailure`."""
+        message = pickle.dumps((job, self._seconds))
+        try:
+            try:
+                answer = self._ask(message)
+            except _Ended as end:
+                if end.status in (-signal.SIGVTALRM, NO_MEMORY):
+                    raise
+                answer = self._ask(message)  # somebody else may have ended it
+        except TimeoutError:
+            failure = TemplateFailure(job.what, "its ticket takes too long", overdue=True)
+        except _Ended as end:
+            failure = self._failure(job, end)
+        except OSError as error:
+            failure = TemplateFailure(job.what, f"the process that renders it cannot be started: {error}")
+        else:
+            text, *failed = json.loads(answer)
+            if not failed:
+                return str(text)
+            failure = TemplateFailure(text, failed[0], overdue=failed[1])
+        if failure.overdue:
+            self._seconds = self._guard.later_seconds
+        raise failure
+
+    def _ask(self, message: bytes) -> bytes:
+        helper, self.helper = self.helper or _Helper(), None
+        answer = helper.ask(message, max(0.0, self._until - time.monotonic()))
+        self.helper = helper
+        return answer
+
+    def _failure(self, job: Job, end: _Ended) -> TemplateFailure:
+        if end.status == NO_MEMORY:
+            return TemplateFailure(job.what, TOO_MUCH_MEMORY)
+        if end.status == -signal.SIGVTALRM:
+            return TemplateFailure(job.what, too_slow(self._seconds), overdue=True)
+        return TemplateFailure(job.what, f"the process that rendered it ended, twice (exit status {end.status})")
+
+
+#: The one of this process.
+GUARD = RenderGuard()
+atexit.register(GUARD.close)
