@@ -94,7 +94,8 @@ class Poller:
         left = 1.0
         with suppress(redis.RedisError):
             if started is not None:
-                left = self.settings().poll.interval - (self.store.now() - started)
+                # At most the interval: the clock may have been set back meanwhile.
+                left = self.settings().poll.interval - max(0.0, self.store.now() - started)
         while left > 0 and not stopping.is_set():
             self.leadership.alive()
             stopping.wait(min(left, 2.0))

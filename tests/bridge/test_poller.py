@@ -472,6 +472,15 @@ def test_the_loop_outlives_whatever_a_cycle_meets(make: Callable[..., Process], 
     assert process.tickets() == {1}
 
 
+def test_a_clock_that_is_set_back_in_mid_cycle_makes_no_pause_longer(
+    make: Callable[..., Process], source: Source
+) -> None:
+    process = make(poll={"interval": 15})
+    process.stopping.seconds = 100
+    process.poller._rest(process.stopping, process.store.now() + 3600)
+    assert process.stopping.waited <= 16
+
+
 def test_a_delivery_is_made_for_each_connector_that_takes_the_report(
     make: Callable[..., Process], source: Source
 ) -> None:
