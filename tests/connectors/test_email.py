@@ -292,6 +292,7 @@ CASES = [
     Case("drop_before_data", Unavailable, "before it took the mail", "waiting:0"),
     Case("hang_rcpt", Unavailable, "did not answer in time before it took", "waiting:0", others=False),
     Case("drop_after_dot", OutcomeUnknown, "may have arrived", "sending:1", copies=2),
+    Case("lose_after_dot", OutcomeUnknown, "may have arrived", "sending:1"),
     Case("garbage_after_dot", OutcomeUnknown, "not SMTP", "sending:1", copies=2),
     Case("hang_after_dot", OutcomeUnknown, "did not answer in time", "sending:1", others=False, copies=2),
 ]

@@ -66,7 +66,7 @@ def wait_until_asked_for(site: Site, *numbers: int) -> None:
 
 
 def jump_again_and_again(site: Site, clock: Clock, jumps: int, seed: int) -> tuple[Figures, int]:
-    """Forward and back in turn, each in mid-create. Returns what it came to, and how many deliveries were held at it."""
+    """Forward and back in turn, each in mid-create. What it came to, and how many deliveries were held at a jump."""
     dice = random.Random(seed)
     number, under_way, settled = 2, 0, 0.0
     site.world.reports(1)
