@@ -228,6 +228,7 @@ def play(site: Site, seed: int, long: bool) -> list[Figures]:
         ]
         wait_until_quiet(site.bridge)
     site.stop()
+    shutil.rmtree(site.bridge.data_dir)
     assert not watch.wrongly_completed
     assert site.orderly(), "a traceback in a log"
     return rows
