@@ -34,10 +34,12 @@ class Source:
         with self.server.lock:
             return ({*self.server.reports, *self._hidden}) - self._ended
 
-    def appear(self, count: int = 1, **fields: Any) -> None:
+    def appear(self, count: int = 1, **fields: Any) -> int:
+        """The last one's number."""
         with self.server.lock:
             self.world.reports(count, first=self.next, organizations=3, **fields)
             self.next += count
+            return self.next - 1
 
     def end(self, *, newest: bool = False) -> None:
         """Ends some report that is shown."""

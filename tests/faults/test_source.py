@@ -123,7 +123,10 @@ def fail(scene: Scene, ways: Sequence[tuple[FaultKind, dict[str, Any], str]]) ->
         fault = scene.server.fault(kind, path=LISTING, about=about, times=10_000, **how)
         wait_until_failed(fault, 1)
         scene.source.end()
-        scene.source.appear()
+        newest = scene.source.appear()
+        if about:
+            waited = scene.site.judge.wait_until_complete(20, [newest])
+            assert waited < 20, "what is shown before the page that fails is open"
         wait_until_failed(fault, 6 if scene.server.dialect == "reports" else 2)
         assert scene.shown() >= shown, f"a listing that broke off says nothing of what is over ({kind}, {how})"
         settled = max(settled, scene.calm())
