@@ -55,6 +55,8 @@ LONG_WAYS = tuple((kind, how, about) for kind, how in FAULTS for about in (LATER
 SHORT_WAYS = (LONG_WAYS[0], LONG_WAYS[3])
 #: Listings whose pages shift, and seconds of everything at once, in either form.
 LONG, SHORT = (40, 240.0), (4, 5.0)
+#: Seconds after which what must happen counts as never.
+PATIENCE = 90.0
 #: Years of reports that are older than any store.
 LONG_AGO = (1999, 2010, 2019, 2024)
 #: The organization that disappears.
@@ -87,8 +89,8 @@ class Scene:
         self.server.after_page = lambda _: None
         self.server.faults.clear()
         self.source.show()
-        settled = self.site.judge.wait_until_complete(90, self.source.open())
-        wait_until(lambda: self.shown() == len(self.source.open()), 20, "what is shown as open is what is open")
+        settled = self.site.judge.wait_until_complete(PATIENCE, self.source.open())
+        wait_until(lambda: self.shown() == len(self.source.open()), PATIENCE, "what is shown as open is what is open")
         return settled
 
     def tickets(self) -> dict[tuple[str, int], dict[str, Any]]:
@@ -112,7 +114,7 @@ def organization_of(number: int) -> int:
 
 def wait_until_failed(fault: Fault, times: int) -> None:
     before = fault.times or 0
-    wait_until(lambda: before - (fault.times or 0) >= times, 30, "listings fail")
+    wait_until(lambda: before - (fault.times or 0) >= times, PATIENCE, "listings fail")
 
 
 def fail(scene: Scene, ways: Sequence[tuple[FaultKind, dict[str, Any], str]]) -> Figures:
@@ -125,8 +127,8 @@ def fail(scene: Scene, ways: Sequence[tuple[FaultKind, dict[str, Any], str]]) ->
         scene.source.end()
         newest = scene.source.appear()
         if about:
-            waited = scene.site.judge.wait_until_complete(20, [newest])
-            assert waited < 20, "what is shown before the page that fails is open"
+            waited = scene.site.judge.wait_until_complete(PATIENCE, [newest])
+            assert waited < PATIENCE, "what is shown before the page that fails is open"
         wait_until_failed(fault, 6 if scene.server.dialect == "reports" else 2)
         assert scene.shown() >= shown, f"a listing that broke off says nothing of what is over ({kind}, {how})"
         settled = max(settled, scene.calm())
@@ -136,7 +138,7 @@ def fail(scene: Scene, ways: Sequence[tuple[FaultKind, dict[str, Any], str]]) ->
 def shift(scene: Scene, listings: int) -> Figures:
     """Reports end and appear between the pages of every listing."""
     scene.server.after_page = scene.source.shift
-    wait_until(lambda: scene.source.shifts >= listings, 120, "listings shift")
+    wait_until(lambda: scene.source.shifts >= listings, 2 * PATIENCE, "listings shift")
     settled = scene.calm()
     return scene.row("reports appear and end between pages", listings, settled)
 
@@ -173,7 +175,7 @@ def begin_anew(scene: Scene, years: Sequence[int]) -> Figures:
         shutil.rmtree(scene.site.bridge.data_dir)
         scene.site.again(0)
         scene.site.wait_until_ready()
-        wait_until(lambda: scene.shown() == len(scene.source.open()), 30, "all are listed again")
+        wait_until(lambda: scene.shown() == len(scene.source.open()), PATIENCE, "all are listed again")
         rows = wait_until_quiet(scene.site.bridge)
         assert {row["state"] for row in rows} == {"created"}
         assert len(rows) == 2 * len(scene.source.open()), "each ticket was found again"
@@ -195,16 +197,16 @@ def lose_organization(scene: Scene) -> Figures:
     tickets = scene.tickets()
     source.appear(3)
     others = {number for number in source.open() if not by_organization or organization_of(number) != GONE}
-    settled = scene.site.judge.wait_until_complete(60, others)
+    settled = scene.site.judge.wait_until_complete(PATIENCE, others)
     if by_organization:
         wait_until(
-            lambda: f"organization {GONE}" in scene.status()["poll"]["error"], 20, "it is said which one is gone"
+            lambda: f"organization {GONE}" in scene.status()["poll"]["error"], PATIENCE, "it is said which one is gone"
         )
     scene.site.client.delete("bridge:organizations:at")  # the list of organizations is due again
-    wait_until(lambda: not scene.status()["poll"]["error"], 20, "the list of organizations goes without it")
+    wait_until(lambda: not scene.status()["poll"]["error"], PATIENCE, "the list of organizations goes without it")
     source.appear(3)
     others = {number for number in source.open() if not by_organization or organization_of(number) != GONE}
-    settled = max(settled, scene.site.judge.wait_until_complete(60, others))
+    settled = max(settled, scene.site.judge.wait_until_complete(PATIENCE, others))
     assert tickets == {id: ticket for id, ticket in scene.tickets().items() if id in tickets}, (
         "its tickets are as they were"
     )
@@ -220,7 +222,7 @@ def play(site: Site, seed: int, long: bool) -> list[Figures]:
     scene = Scene(site, seed)
     listings, seconds = LONG if long else SHORT
     scene.source.appear(BEFORE)
-    site.judge.wait_until_complete(60)
+    site.judge.wait_until_complete(PATIENCE)
     with Watch(scene.source) as watch:
         scene.calm()
         rows = [
