@@ -321,6 +321,17 @@ def test_fault_over_one_recipient(mailbox: PretendMailbox, case: Case) -> None:
     assert len({message.raw for message in mailbox.messages}) == 1, "the same mail, down to its date"
 
 
+def test_greylisting_lasts_for_its_time_and_makes_one_mail(mailbox: PretendMailbox) -> None:
+    fault = mailbox.fault("greylist", recipient=A, seconds=60)
+    mail, memory = connector(mailbox.settings(recipients=[A, B])), Memory()
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="greylisted"):
+            send(mail, memory)
+    fault.asked[A] -= 60
+    send(mail, memory)
+    assert sorted(got(mailbox)) == [A, B]
+
+
 def test_connection_lost_in_the_middle_of_a_mail_makes_one_mail(mailbox: PretendMailbox) -> None:
     mailbox.fault("drop_before_dot", recipient=A)
     mail = connector(mailbox.settings(recipients=[A, B]))
