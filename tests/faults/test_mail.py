@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 
@@ -43,10 +44,20 @@ IN_DOUBT: tuple[MailFaultKind, ...] = (
     "garbage_after_dot",
     "hang_after_dot",
 )
-#: Seconds that a server greylists for, and that a mail may take.
-GREYLISTED, TIMEOUT = 6.0, 4
-#: Rounds through all faults and how often each one happens in a round, in either form.
-LONG, SHORT = (6, 4), (1, 1)
+#: Seconds that a mail may take.
+TIMEOUT = 4
+
+
+@dataclass(frozen=True)
+class Form:
+    """Rounds through all faults, how often each happens in a round, and for how many seconds a server greylists."""
+
+    rounds: int
+    times: int
+    greylisted: float
+
+
+LONG, SHORT = Form(6, 4, 6.0), Form(1, 1, 3.0)
 PER_SECOND = 4.0
 #: Seconds of the longest back-off, and of what comes after it.
 LONGEST_WAIT = 400.0
@@ -85,18 +96,20 @@ class Mails:
         return sum(min(times - 1, unanswered[mail]) for mail, times in self.received().items())
 
 
-def go_wrong_in_turn(mailbox: PretendMailbox, rounds: int, times: int, dice: random.Random) -> int:
+def go_wrong_in_turn(mailbox: PretendMailbox, form: Form, dice: random.Random) -> int:
     """Lets the server misbehave in every way, one after the other. Returns how often it did."""
     happened = 0
-    for _ in range(rounds):
+    for _ in range(form.rounds):
         for kind in dice.sample(NOT_TAKEN + IN_DOUBT, len(NOT_TAKEN + IN_DOUBT)):
             grey = kind == "greylist"
-            fault = mailbox.fault(kind, None if grey else times, FIRST if kind in IN_DOUBT else "", GREYLISTED)
-            until = time.monotonic() + GREYLISTED
+            fault = mailbox.fault(
+                kind, None if grey else form.times, FIRST if kind in IN_DOUBT else "", form.greylisted
+            )
+            until = time.monotonic() + form.greylisted
             while time.monotonic() < until and (grey or fault.times):
                 time.sleep(0.05)
             mailbox.faults.clear()
-            happened += len(fault.asked) if grey else times - (fault.times or 0)
+            happened += len(fault.asked) if grey else form.times - (fault.times or 0)
     return happened
 
 
@@ -109,13 +122,13 @@ def decide(bridge: Bridge, mails: Mails) -> tuple[int, int]:
     return len(held), len(lost)
 
 
-def in_doubt(world: World, bridge: Bridge, on_unknown: str, form: tuple[int, int]) -> Figures:
+def in_doubt(world: World, bridge: Bridge, on_unknown: str, form: Form) -> Figures:
     """Every fault in turn, over two recipients."""
     mails = Mails(world.mailbox, FIRST, SECOND)
     process = bridge.start("run")
     wait_until(lambda: '"ready"' in bridge.log(), 60, "it is ready")
     with Load(world, PER_SECOND, seed=1) as load:
-        faults = go_wrong_in_turn(world.mailbox, *form, random.Random(2))
+        faults = go_wrong_in_turn(world.mailbox, form, random.Random(2))
     over = time.monotonic()
     held, retried = decide(bridge, mails)
     numbers = range(1, load.next)
@@ -140,18 +153,17 @@ def in_doubt(world: World, bridge: Bridge, on_unknown: str, form: tuple[int, int
     )
 
 
-def refused(world: World, bridge: Bridge, form: tuple[int, int]) -> Figures:
+def refused(world: World, bridge: Bridge, form: Form) -> Figures:
     """One recipient of three is refused, while the server greylists the others."""
     mails = Mails(world.mailbox, FIRST, SECOND)
-    rounds, _ = form
     world.mailbox.fault("reject_rcpt_550", None, UNKNOWN)
     process = bridge.start("run")
     wait_until(lambda: '"ready"' in bridge.log(), 60, "it is ready")
     with Load(world, PER_SECOND, seed=3) as load:
-        for _ in range(rounds):
+        for _ in range(form.rounds):
             time.sleep(2)
-            grey = world.mailbox.fault("greylist", None, SECOND, GREYLISTED)
-            time.sleep(GREYLISTED)
+            grey = world.mailbox.fault("greylist", None, SECOND, form.greylisted)
+            time.sleep(form.greylisted)
             world.mailbox.faults.remove(grey)
     over = time.monotonic()
     numbers = range(1, load.next)
