@@ -80,7 +80,6 @@ class Dispatcher:
         if not number:
             return 0
         if self.backlog() > MOST_QUEUED:
-            self._looked_at.clear()
             return 0  # nobody fetches; what is enqueued already says enough
         groups: dict[str, list[Service]] = {}
         for service in self.services().values():
@@ -92,7 +91,7 @@ class Dispatcher:
 
     def _take(self, number: int, service: Service, most: int = 1_000_000) -> int:
         now = self.clock()
-        before = self._looked_at.pop(service.name, None)
+        before = self._looked_at.get(service.name)  # kept when the look fails: a clock that was set is told by it
         reports = self.store.dispatch(
             number,
             service.name,

@@ -6,8 +6,7 @@ lists incidents under `/reports` with `status=open` and little more than their i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -181,7 +180,7 @@ class HuntressClient:
         return tuple(parse_remediation(raw) for raw in found)
 
     def open_reports(self, dialect: Dialect, organization_id: int | None = None) -> Listing:
-        """Every report that is open now, of the account or of one organization; whole, or an error."""
+        """Every report that is open now, of the account or of one organization; whole, or an error that has `shown`."""
         if dialect == "reports":
             items = self._items("/reports", "reports", {"status": "open", **_of(organization_id)}, "listing")
             return sort_out(filter(no_summary, items), is_open_report, organization_id, needs_sending=False)
@@ -189,8 +188,7 @@ class HuntressClient:
             self._items("/incident_reports", "incident_reports", {"status": status, **_of(organization_id)}, "listing")
             for status in OPEN_STATUSES
         )
-        items = chain.from_iterable(by_status)
-        return sort_out(items, is_open_incident, organization_id, needs_sending=True)
+        return sort_out(_each(by_status), is_open_incident, organization_id, needs_sending=True)
 
     def detect_dialect(self, organization_ids: Sequence[int] = ()) -> Dialect | None:
         """The dialect that the source speaks; None while nothing is there to tell it by.
@@ -321,6 +319,20 @@ class HuntressClient:
             return ""
         said = redact(line(words), self._secrets)[:200]
         return f": {said}" if said else ""
+
+
+def _each(listings: Iterable[Iterator[Any]]) -> Iterator[Any]:
+    """All items. A listing that breaks off does not keep the next from being read, unless its error is fatal."""
+    broke_off: SourceError | None = None
+    for listing in listings:
+        try:
+            yield from listing
+        except SourceError as error:
+            if error.fatal:
+                raise
+            broke_off = broke_off or error
+    if broke_off is not None:
+        raise broke_off
 
 
 def _refuse_unsafe(base_url: str, insecure_http: bool) -> None:

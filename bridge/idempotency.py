@@ -310,8 +310,12 @@ class IdempotencyStore:
 
     def forget_unlisted(self, before: float) -> int:
         """After a complete listing: reports not seen since `before` (epoch seconds) no longer count as open."""
+        now = self.now()
+        if now < before:
+            return 0  # the clock was set back during the listing: the next one tells
+        ahead = self.client.zremrangebyscore(self.key("open"), f"({int(now * 1000)}", "+inf")
         # Down to the millisecond, as the scripts do: what was seen within the same one must stay.
-        return self.client.zremrangebyscore(self.key("open"), "-inf", f"({int(before * 1000)}")
+        return ahead + self.client.zremrangebyscore(self.key("open"), "-inf", f"({int(before * 1000)}")
 
     def open_reports(self) -> int:
         return self.client.zcard(self.key("open"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from bridge.models import IncidentReport
 from bridge.parsing import ParseError, parse_report
+from bridge.source_errors import SourceError
 
 #: Statuses of an incident that is not over, in the vendor's current dialect.
 OPEN_STATUSES = ("sent", "auto_remediating")
@@ -51,26 +52,37 @@ def is_open_report(report: IncidentReport) -> bool:
 def sort_out(
     items: Iterable[Any], is_open: Callable[[IncidentReport], bool], organization_id: int | None, needs_sending: bool
 ) -> Listing:
-    """Parses what was listed. What cannot be parsed is kept apart; it never stops the others."""
+    """Parses what was listed. What cannot be parsed is kept apart; it never stops the others.
+
+    When the listing breaks off, the `SourceError` carries what it had shown.
+    """
     reports: dict[int, IncidentReport] = {}
     unparsable: list[Unparsable] = []
     unsent: set[int] = set()
-    for raw in items:
-        try:
-            report = parse_report(raw)
-        except ParseError as error:
-            unparsable.append(Unparsable(raw, str(error)))
-            continue
-        if report.status in FINISHED_STATUSES:
-            continue
-        if needs_sending and not raw.get("sent_at"):
-            unsent.add(report.id)
-            continue
-        if not is_open(report):
-            reason = f"its status {report.status[:60]!r} is not known, so it may be open or over"
-            unparsable.append(Unparsable(raw, reason, report.id))
-            continue
-        if report.organization_id is None:
-            report = replace(report, organization_id=organization_id)
-        reports.setdefault(report.id, report)
-    return Listing(tuple(reports.values()), tuple(unparsable), tuple(sorted(unsent - reports.keys())))
+    broke_off: SourceError | None = None
+    try:
+        for raw in items:
+            try:
+                report = parse_report(raw)
+            except ParseError as error:
+                unparsable.append(Unparsable(raw, str(error)))
+                continue
+            if report.status in FINISHED_STATUSES:
+                continue
+            if needs_sending and not raw.get("sent_at"):
+                unsent.add(report.id)
+                continue
+            if not is_open(report):
+                reason = f"its status {report.status[:60]!r} is not known, so it may be open or over"
+                unparsable.append(Unparsable(raw, reason, report.id))
+                continue
+            if report.organization_id is None:
+                report = replace(report, organization_id=organization_id)
+            reports.setdefault(report.id, report)
+    except SourceError as error:
+        broke_off = error
+    listing = Listing(tuple(reports.values()), tuple(unparsable), tuple(sorted(unsent - reports.keys())))
+    if broke_off is not None:
+        broke_off.shown = listing
+        raise broke_off
+    return listing

@@ -25,8 +25,8 @@ from bridge.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between readings of the whole list of organizations.
-ORGANIZATIONS_EVERY = 3600.0
+#: Seconds between readings of the whole list of organizations: so long waits a new one where each is listed by itself.
+ORGANIZATIONS_EVERY = 300.0
 #: Reports written to the store in one go.
 BATCH = 500
 #: Seconds that the poller's loop may stand still before another process takes over.
@@ -97,7 +97,8 @@ class Poller:
         left = 1.0
         with suppress(redis.RedisError):
             if started is not None:
-                left = self.settings().poll.interval - (self.store.now() - started)
+                # At most the interval: the clock may have been set back meanwhile.
+                left = self.settings().poll.interval - max(0.0, self.store.now() - started)
         while left > 0 and not stopping.is_set():
             self.leadership.alive()
             stopping.wait(min(left, 2.0))
@@ -145,7 +146,7 @@ class Poller:
         if scope == "account":
             self._expect(requests=2)
             self.leadership.alive()
-            result = self._write(source.open_reports(dialect), account, None)
+            result = self._list(source, dialect, account, None)
         else:
             result = self._by_organization(source, dialect, account, stopping)
         if not decided and result.reports:
@@ -170,7 +171,7 @@ class Poller:
                 return replace(total, complete=False, problem="stopped in the middle of a cycle")
             self.leadership.alive()
             try:
-                part = self._write(source.open_reports(dialect, organization_id), account, organization_id)
+                part = self._list(source, dialect, account, organization_id)
             except SourceError as error:
                 log.error("cannot list an organization's reports", organization_id=organization_id, error=str(error))
                 problem = f"organization {organization_id}: {error}"
@@ -192,6 +193,16 @@ class Poller:
         settings = self.settings()
         expected = max(settings.poll.interval, requests * 60.0 / settings.huntress.requests_per_minute)
         self.books.save_poll(expected_cycle_seconds=expected)
+
+    def _list(self, source: HuntressClient, dialect: Dialect, account: Account, organization_id: int | None) -> Cycle:
+        """Lists and writes. What a listing showed before it broke off is open, and is written, too."""
+        try:
+            listing = source.open_reports(dialect, organization_id)
+        except SourceError as error:
+            if error.shown is not None:
+                self._write(error.shown, account, organization_id)
+            raise
+        return self._write(listing, account, organization_id)
 
     def _write(self, listing: Listing, account: Account, organization_id: int | None) -> Cycle:
         """Writes one listing: snapshots, new deliveries, and what could not be parsed."""
@@ -244,7 +255,7 @@ class Poller:
         self._account = None
 
     def organizations(self, source: HuntressClient) -> None:
-        """Reads the whole list hourly; an error leaves the stored one in use unless there is none."""
+        """Reads the whole list now and then; an error leaves the stored one in use unless there is none."""
         read_at = self.books.organizations_at()
         if read_at is not None and 0 <= self.store.now() - read_at < ORGANIZATIONS_EVERY:
             return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from bridge.listing import Listing
 
 
 class SourceError(Exception):
@@ -19,6 +22,9 @@ class SourceError(Exception):
         │   └── SourceForbidden   403: the key may not read this
         └── SourceNotFound     404: it does not exist, or the key may not see it
     """
+
+    #: What a listing that broke off had shown until then: all of it open, but not all that is.
+    shown: Listing | None = None
 
     #: Would any other request fail as well? A time-out is not fatal: one slow listing must not stop the others.
     fatal: ClassVar[bool] = False

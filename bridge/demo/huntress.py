@@ -58,6 +58,8 @@ class PretendHuntress(PretendServer):
         self.rate_limit = 0
         #: Value of the `Retry-After` header that goes with 429; None: no header, as the vendor's document has it.
         self.retry_after: str | None = None
+        #: Called after each page of a listing was made, `lock` held: what it changes comes between two pages.
+        self.after_page: Callable[[Received], object] = lambda _: None
         #: Answer a single resource inside its envelope? Live answers were seen without.
         self.wrapped = True
         self._taken: deque[float] = deque()
@@ -209,6 +211,7 @@ class PretendHuntress(PretendServer):
         else:
             shown = items[(page - 1) * limit : page * limit]
             pagination = self._numbered(page, limit, len(shown), len(items), request.path)
+        self.after_page(request)
         return Reply(200, {key: [raw for _, raw in shown], "pagination": pagination})
 
     def _numbered(self, page: int, limit: int, shown: int, total: int, path: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Any, Literal, Self
 
@@ -33,7 +33,7 @@ MailFaultKind = Literal[
     "reject_rcpt_450",  # ask this recipient's mail to come back
     "reject_rcpt_550",  # refuse the recipient
     "shut_down_421",  # answer the recipient with "shutting down" and hang up
-    "greylist",  # ask each recipient's first mail to come back; stays until removed
+    "greylist",  # ask each recipient's mail to come back until `seconds` after its first; stays until removed
     "drop_before_data",  # hang up on DATA
     "refuse_data_554",  # refuse on DATA, before the mail
     "drop_before_dot",  # take a part of the mail, then hang up
@@ -41,6 +41,7 @@ MailFaultKind = Literal[
     "reject_data_451",  # after the mail: ask it to come back
     "reject_data_554",  # after the mail: refuse it
     "drop_after_dot",  # keep the mail, then hang up without an answer
+    "lose_after_dot",  # lose the mail, and hang up without an answer
     "garbage_after_dot",  # keep the mail, then answer nonsense
     "hang",  # say nothing on MAIL
     "hang_rcpt",  # say nothing on RCPT
@@ -55,13 +56,17 @@ class MailFault:
     kind: MailFaultKind
     times: int | None = 1
     recipient: str = ""
+    #: For `greylist`.
+    seconds: float = 0.0
+    #: Recipients that are greylisted, and since when (time.monotonic()).
+    asked: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ReceivedMail:
     """One mail to one recipient, as it was taken; line ends are CRLF in `raw`, LF in `message`.
 
-    `at` is time.monotonic().
+    `at` is time.monotonic(). `answered`: was the sender told that it was taken?
     """
 
     at: float
@@ -69,6 +74,7 @@ class ReceivedMail:
     recipient: str
     message: EmailMessage
     raw: bytes
+    answered: bool = True
 
 
 class PretendMailbox:
@@ -106,7 +112,6 @@ class PretendMailbox:
         #: Seconds each mail takes at least.
         self.latency = 0.0
         self._tls_context = tls_context
-        self._greylisted: set[str] = set()
         #: Open connections; touched only by the server's own thread.
         self.sessions: set[PretendSession] = set()
         self._lock = threading.Lock()
@@ -159,9 +164,9 @@ class PretendMailbox:
             table["username"], table["password"] = next(iter(self.users.items()))
         return table | overrides
 
-    def fault(self, kind: MailFaultKind, times: int | None = 1, recipient: str = "") -> MailFault:
+    def fault(self, kind: MailFaultKind, times: int | None = 1, recipient: str = "", seconds: float = 0.0) -> MailFault:
         """Adds a `MailFault` and returns it."""
-        fault = MailFault(kind, times, recipient)
+        fault = MailFault(kind, times, recipient, seconds)
         with self._lock:
             self.faults.append(fault)
         return fault
@@ -174,20 +179,21 @@ class PretendMailbox:
                 if fault.kind not in kinds or not meant or (fault.times is not None and fault.times <= 0):
                     continue
                 if fault.kind == "greylist":
-                    if recipient in self._greylisted:
+                    now = time.monotonic()
+                    if recipient in fault.asked and now >= fault.asked[recipient] + fault.seconds:
                         continue
-                    self._greylisted.add(recipient)
+                    fault.asked.setdefault(recipient, now)
                 elif fault.times is not None:
                     fault.times -= 1
                 return fault.kind
         return ""
 
-    def keep(self, envelope: Envelope) -> None:
+    def keep(self, envelope: Envelope, answered: bool = True) -> None:
         """Takes the mail for each of its recipients."""
         raw = bytes(envelope.original_content or b"")
         message = email.message_from_bytes(raw.replace(b"\r\n", b"\n"), policy=email.policy.default)
         for recipient in envelope.rcpt_tos:
-            mail = ReceivedMail(time.monotonic(), envelope.mail_from or "", recipient, message, raw)
+            mail = ReceivedMail(time.monotonic(), envelope.mail_from or "", recipient, message, raw, answered)
             self.messages.append(mail)
 
     async def _serve(self, ready: threading.Event) -> None:

@@ -176,6 +176,7 @@ class _Hooks:
             "reject_data_451",
             "reject_data_554",
             "drop_after_dot",
+            "lose_after_dot",
             "garbage_after_dot",
             "hang_after_dot",
         )
@@ -184,7 +185,9 @@ class _Hooks:
             return "451 4.3.0 disk full"
         if kind == "reject_data_554":
             return "554 5.6.0 looks like spam"
-        self.mailbox.keep(envelope)
+        if kind == "lose_after_dot":
+            await server.vanish()
+        self.mailbox.keep(envelope, answered=not kind)
         match kind:
             case "drop_after_dot":
                 await server.vanish()

@@ -26,6 +26,7 @@ from requests.structures import CaseInsensitiveDict
 FaultKind = Literal[
     "drop",  # close the connection before doing anything
     "commit_drop",  # do it, then close the connection without an answer
+    "drop_commit",  # close the connection without an answer, then do it `delay` seconds later
     "status",  # answer `status` without doing anything
     "commit_status",  # do it, then answer `status`
     "hang",  # wait `delay` seconds before doing anything, then close without an answer
@@ -324,6 +325,11 @@ class _Connection(http.server.BaseHTTPRequestHandler):
             case "drop":
                 raise _HangUp
             case "commit_drop":
+                pretend._commit(request)
+                raise _HangUp
+            case "drop_commit":
+                socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
+                pretend._pause(cast(Fault, fault).delay)
                 pretend._commit(request)
                 raise _HangUp
             case "hang":

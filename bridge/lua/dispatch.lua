@@ -12,14 +12,26 @@ local due, ready = P .. 'due:' .. connector, P .. 'ready:' .. connector
 local clock = 'clock:' .. connector
 local seen, passed = num(redis.call('HGET', P .. 'meta', clock)), tonumber(ARGV[11])
 local back = seen - now
+-- Everything that is scheduled, with its time, or false when that has come.
+local function waiting()
+  local found = {}
+  for _, report in ipairs(redis.call('ZRANGE', ready, 0, -1)) do found[report] = false end
+  local entries = redis.call('ZRANGE', due, 0, -1, 'WITHSCORES')
+  for i = 1, #entries, 2 do found[entries[i]] = tonumber(entries[i + 1]) end
+  return found
+end
 if seen > 0 and passed >= 0 and now - seen - passed > 2000 then
-  -- Set forward: doubts must not settle by that.
+  -- Set forward: no doubt may settle by that, and no owner lose the lease under which it may be sending.
   local forward = now - seen - passed
-  for _, pending in ipairs({'ready:', 'due:'}) do
-    for _, report in ipairs(redis.call('ZRANGE', P .. pending .. connector, 0, -1)) do
-      local key = delivery_key(connector, report)
-      local doubt = redis.call('HGET', key, 'doubt_at')
-      if doubt then redis.call('HSET', key, 'doubt_at', int(math.min(now, num(doubt) + forward))) end
+  for report in pairs(waiting()) do
+    local key = delivery_key(connector, report)
+    local delivery = redis.call('HMGET', key, 'doubt_at', 'lease_until', 'order')
+    if delivery[1] then redis.call('HSET', key, 'doubt_at', int(math.min(now, num(delivery[1]) + forward))) end
+    if delivery[2] and num(delivery[2]) <= now then -- else it was renewed since
+      local lease_until = num(delivery[2]) + forward
+      redis.call('HSET', key, 'lease_until', int(lease_until))
+      redis.call('ZADD', P .. 'slots:' .. group, int(lease_until), member(connector, report))
+      schedule(connector, report, delivery[3] or 0, lease_until)
     end
   end
 elseif back > 2000 then
@@ -27,10 +39,15 @@ elseif back > 2000 then
     local at = num(redis.call('HGET', key, field))
     if at > now then redis.call('HSET', key, field, int(math.max(now, at - back))) end
   end
-  local entries = redis.call('ZRANGE', due, 0, -1, 'WITHSCORES')
-  for i = 1, #entries, 2 do
-    redis.call('ZADD', due, int(tonumber(entries[i + 1]) - back), entries[i])
-    for _, field in ipairs({'next_at', 'doubt_at', 'lease_until'}) do move(delivery_key(connector, entries[i]), field) end
+  for report, at in pairs(waiting()) do
+    local key = delivery_key(connector, report)
+    for _, field in ipairs({'next_at', 'doubt_at'}) do move(key, field) end
+    local lease_until = redis.call('HGET', key, 'lease_until')
+    if lease_until then -- renewed since or not, it ends soon unless its owner lives
+      lease_until = math.min(num(lease_until), now + reservation)
+      redis.call('HSET', key, 'lease_until', int(lease_until))
+    end
+    if at then redis.call('ZADD', due, int(lease_until or at - back), report) end
   end
   for _, field in ipairs({'until', 'next_probe', 'since'}) do move(P .. 'pause:' .. connector, field) end
   move(P .. 'proof:' .. connector, 'since')

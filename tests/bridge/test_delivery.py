@@ -18,7 +18,7 @@ import structlog
 from bridge.delivery import _Progress
 from bridge.demo.run import free_port
 from bridge.demo.server import Received
-from bridge.idempotency import LEASE
+from bridge.idempotency import LEASE, Deposed
 from bridge.leases import Gate
 from bridge.models import DeliveryState, Note, Ticket, TicketRef
 from connectors.base import (
@@ -304,6 +304,23 @@ def test_a_doubt_is_looked_up_at_5_15_30_and_settle(stage: Stage, psa: Psa) -> N
         stage.work(start + seconds - stage.store.clock_offset)
         assert (len(psa.look_ups(1)) - before, len(psa.creates(1))) == (look_ups, creates), seconds
     assert psa.references()[reference(1)] == 1
+
+
+def test_a_clock_set_forward_is_noticed_also_when_the_first_look_after_it_fails(stage: Stage, psa: Psa) -> None:
+    """A leader's lease ends with the jump, so that look is refused."""
+    psa.fault_create("drop")
+    stage.report(1)
+    stage.work()
+    stage.dispatcher.clock = lambda offset=stage.store.clock_offset: time.monotonic() + offset  # type: ignore[misc]
+    stage.dispatcher.look()
+    stage.store.clock_offset += 3600
+    stage.store.client.delete(stage.store.key("leader:dispatcher"))
+    stage.store.script("lead", "dispatcher", "another", 6000)
+    with pytest.raises(Deposed):
+        stage.dispatcher.look()
+    stage.store.client.delete(stage.store.key("leader:dispatcher"))
+    stage.work()
+    assert len(psa.creates(1)) == 1, "the doubt is a few seconds old, whatever the clock says"
 
 
 def test_a_delivery_in_doubt_holds_no_place(make: MakeStage, psa: Psa) -> None:

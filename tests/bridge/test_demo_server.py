@@ -124,6 +124,17 @@ def test_faults(echo: Echo, client: requests.Session, kind: FaultKind, commits: 
     assert client.post(f"{echo.url}/things", json=2).status_code == 201, "the fault is used up"
 
 
+def test_what_was_asked_for_may_be_done_after_the_connection_was_lost(echo: Echo, client: requests.Session) -> None:
+    echo.fault("drop_commit", method="POST", path="things", delay=1)
+    with pytest.raises(requests.ConnectionError):
+        client.post(f"{echo.url}/things", json=1)
+    assert echo.made == []
+    deadline = time.monotonic() + 10
+    while not echo.made and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert echo.made == [1]
+
+
 def test_a_fault_without_times_lasts_and_the_first_match_wins(echo: Echo, client: requests.Session) -> None:
     echo.faults = [Fault("status", path="^/text$", status=418), Fault("status", status=500, times=None)]
     assert [client.get(f"{echo.url}/text").status_code for _ in range(3)] == [418, 500, 500]

@@ -235,11 +235,16 @@ def test_unknown_words_for_open_in_the_reports_dialect(huntress: PretendHuntress
 def test_a_page_that_fails_fails_the_listing(huntress: PretendHuntress, client: HuntressClient) -> None:
     huntress.page_size_cap = 1
     huntress.add_report()
-    huntress.add_report()
+    newest = huntress.add_report()
     huntress.fault("late", path="incident_reports")
     huntress.fault("status", path="incident_reports", status=503, body={"message": "busy"})
-    with pytest.raises(SourceUnavailable, match="503: busy"):
+    moving = huntress.add_report(id=1, status="auto_remediating")
+    with pytest.raises(SourceUnavailable, match="503: busy") as caught:
         client.open_reports("incident_reports")
+    assert caught.value.shown is not None
+    assert ids(caught.value.shown.reports) == [moving, newest], (
+        "what was shown is open, and so is what has another status"
+    )
 
 
 @pytest.mark.parametrize("body", [None, [], "x", {}, {"incident_reports": None}, {"incident_reports": {"0": {}}}])

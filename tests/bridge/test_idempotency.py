@@ -12,6 +12,7 @@ import redis
 from bridge.broker import store_client
 from bridge.idempotency import (
     LEASE,
+    LOOK_UP_AFTER,
     RESERVATION,
     SCHEMA,
     Claim,
@@ -457,6 +458,75 @@ def test_a_clock_that_is_set_forward_settles_no_doubt(store: IdempotencyStore) -
     doubt_at = claim(store, 1).doubt_at
     assert doubt_at is not None
     assert store.now() - doubt_at < 3
+
+
+def test_a_clock_that_is_set_forward_ends_no_lease(store: IdempotencyStore) -> None:
+    """Its owner may be in the middle of a create: taken from it, the create would be in doubt for an hour already."""
+    claimed = creating(store)
+    leader = lead(store, "dispatcher")
+    store.dispatch(leader, CONNECTOR, CONNECTOR, 3, proof=False)
+    pass_time(store, 3600)
+    assert store.dispatch(leader, CONNECTOR, CONNECTOR, 3, proof=False, passed=1) == []
+    assert store.renew(claimed), "it is still the owner's"
+    pass_time(store, LEASE + 0.1)
+    assert store.dispatch(leader, CONNECTOR, CONNECTOR, 3, proof=False, passed=LEASE) == [1]
+    assert refused(store, 1) == "early", "in doubt since the end of its lease, no longer"
+    pass_time(store, LOOK_UP_AFTER[0])
+    assert dispatch(store) == [1]
+    doubt_at = claim(store, 1).doubt_at
+    assert doubt_at is not None
+    assert store.now() - doubt_at < LOOK_UP_AFTER[0] + 1
+
+
+def test_a_lease_that_lapsed_just_before_the_clock_was_set_forward_is_no_older_for_it(store: IdempotencyStore) -> None:
+    creating(store)
+    leader = lead(store, "dispatcher")
+    store.dispatch(leader, CONNECTOR, CONNECTOR, 3, proof=False)
+    pass_time(store, 3600 + LEASE + 6)
+    assert store.dispatch(leader, CONNECTOR, CONNECTOR, 3, proof=False, passed=LEASE + 6) == [1]
+    doubt_at = claim(store, 1).doubt_at
+    assert doubt_at is not None
+    assert 5 < store.now() - doubt_at < 8
+
+
+def test_a_clock_that_is_set_back_leaves_a_renewed_lease_to_its_owner(store: IdempotencyStore) -> None:
+    pass_time(store, 3600)
+    claimed = creating(store)
+    dispatch(store)
+    pass_time(store, -3600)
+    assert store.renew(claimed)
+    assert dispatch(store) == []
+    assert refused(store, 1) == "busy"
+    pass_time(store, RESERVATION + 0.1)
+    assert dispatch(store) == [1], "unless its owner is dead"
+
+
+def test_what_is_due_is_due_also_after_the_clock_was_set_back(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    store.release(claim(store, 1), state=DeliveryState.PENDING, delay=3590)
+    pass_time(store, 3600)
+    assert dispatch(store, 0) == [], "it waits for room"
+    pass_time(store, -3600)
+    assert dispatch(store) == [1]
+    claim(store, 1)
+
+
+def test_a_clock_that_is_set_back_during_a_listing_takes_nothing_for_closed(store: IdempotencyStore) -> None:
+    observe(store, report(9))
+    started = store.now() + 3600
+    observe(store, report(1))
+    assert store.forget_unlisted(started) == 0
+    assert store.open_reports() == 2
+
+
+def test_what_was_seen_before_the_clock_was_set_back_can_be_taken_for_closed(store: IdempotencyStore) -> None:
+    pass_time(store, 3600)
+    observe(store, report(9))
+    pass_time(store, -3600)
+    started = store.now()
+    observe(store, report(1))
+    assert store.forget_unlisted(started) == 1
+    assert store.open_reports() == 1
 
 
 def test_a_clock_that_jumps_ahead_only_brings_things_forward(store: IdempotencyStore) -> None:

@@ -170,12 +170,15 @@ def test_a_page_that_fails_ends_nothing(make: Callable[..., Process], source: So
     poll = process.books.poll()
     assert poll.last_complete_at == complete_at
     assert "try later" in poll.error
+    add(source, 4)
+    assert not process.cycle().complete
+    assert process.tickets() == {1, 2, 3, 4}, "what a listing shows before it breaks off is open"
     source.failing = lambda request: False
     process.store.clock_offset += 60
     assert process.cycle().complete
-    assert process.store.open_reports() == 2
+    assert process.store.open_reports() == 3
     assert process.books.poll().error == ""
-    assert process.tickets() == {1, 2, 3}, "what is over keeps its delivery"
+    assert process.tickets() == {1, 2, 3, 4}, "what is over keeps its delivery"
 
 
 def test_a_change_at_the_source_is_a_new_version(make: Callable[..., Process], source: Source) -> None:
@@ -232,6 +235,15 @@ def test_a_broken_listing_frees_nothing_from_quarantine(make: Callable[..., Proc
 # -- one organization at a time ----------------------------------------------------------------------------------------
 
 BY_ORGANIZATION = {"poll": {"scope": "organization"}}
+
+
+def test_a_new_organization_is_listed_within_minutes(make: Callable[..., Process], source: Source) -> None:
+    process = make(**BY_ORGANIZATION)
+    process.cycle()
+    source.organizations[9] = scenario.organization(9)
+    source.add_report(id=9, organization_id=9)
+    process.store.clock_offset += 301
+    assert process.cycle().new == ((9, "oncall"),)
 
 
 def test_each_organization_is_listed(make: Callable[..., Process], source: Source) -> None:
@@ -470,6 +482,15 @@ def test_the_loop_outlives_whatever_a_cycle_meets(make: Callable[..., Process], 
     process.poller.run(process.stopping)
     assert met == ["problem"] * 3
     assert process.tickets() == {1}
+
+
+def test_a_clock_that_is_set_back_in_mid_cycle_makes_no_pause_longer(
+    make: Callable[..., Process], source: Source
+) -> None:
+    process = make(poll={"interval": 15})
+    process.stopping.seconds = 100
+    process.poller._rest(process.stopping, process.store.now() + 3600)
+    assert process.stopping.waited <= 16
 
 
 def test_a_delivery_is_made_for_each_connector_that_takes_the_report(

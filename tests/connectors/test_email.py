@@ -292,6 +292,7 @@ CASES = [
     Case("drop_before_data", Unavailable, "before it took the mail", "waiting:0"),
     Case("hang_rcpt", Unavailable, "did not answer in time before it took", "waiting:0", others=False),
     Case("drop_after_dot", OutcomeUnknown, "may have arrived", "sending:1", copies=2),
+    Case("lose_after_dot", OutcomeUnknown, "may have arrived", "sending:1"),
     Case("garbage_after_dot", OutcomeUnknown, "not SMTP", "sending:1", copies=2),
     Case("hang_after_dot", OutcomeUnknown, "did not answer in time", "sending:1", others=False, copies=2),
 ]
@@ -318,6 +319,17 @@ def test_fault_over_one_recipient(mailbox: PretendMailbox, case: Case) -> None:
 
     assert sorted(got(mailbox)) == sorted([A] * case.copies + [B, C])
     assert len({message.raw for message in mailbox.messages}) == 1, "the same mail, down to its date"
+
+
+def test_greylisting_lasts_for_its_time_and_makes_one_mail(mailbox: PretendMailbox) -> None:
+    fault = mailbox.fault("greylist", recipient=A, seconds=60)
+    mail, memory = connector(mailbox.settings(recipients=[A, B])), Memory()
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="greylisted"):
+            send(mail, memory)
+    fault.asked[A] -= 60
+    send(mail, memory)
+    assert sorted(got(mailbox)) == [A, B]
 
 
 def test_connection_lost_in_the_middle_of_a_mail_makes_one_mail(mailbox: PretendMailbox) -> None:

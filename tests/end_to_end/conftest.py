@@ -113,6 +113,8 @@ class Bridge:
             "huntress": world.huntress.settings(),
             "connectors": world.connectors(),
         } | tables
+        #: Environment variables of its processes, beside the test's own.
+        self.variables: dict[str, str] = {}
         self.processes: list[subprocess.Popen[str]] = []
         self.write()
 
@@ -123,7 +125,7 @@ class Bridge:
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
-        return kept | {"PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"}
+        return kept | {"PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"} | self.variables
 
     def __call__(self, *arguments: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
         """Runs one command to its end."""

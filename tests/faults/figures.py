@@ -24,15 +24,20 @@ class Figures:
     faults: int
     #: Tickets and mails that should be there and are not.
     lost: int
-    #: Tickets beyond the first with the same reference.
+    #: Tickets, or mails to the same recipient, beyond the first with the same reference.
     doubled: int
     #: Seconds from the end of the last fault until every report had its ticket everywhere.
     settled: float
     remarks: str = ""
+    #: How many of `doubled` the promise excepts: mails sent again because the answer to the first was lost.
+    excepted: int = 0
 
     def as_property(self) -> tuple[str, dict[str, Any]]:
         """For `record_property`: plain values, which also travel between test processes."""
         return PROPERTY, asdict(self) | {"settled": round(self.settled, 1)}
+
+    def _doubled(self) -> str:
+        return f"{self.doubled} (all of them excepted)" if 0 < self.doubled == self.excepted else str(self.doubled)
 
 
 def table(properties: Iterable[tuple[str, Any]]) -> list[str]:
@@ -40,7 +45,8 @@ def table(properties: Iterable[tuple[str, Any]]) -> list[str]:
     rows = sorted((Figures(**value) for name, value in properties if name == PROPERTY), key=lambda row: row.fault)
     cells = [
         tuple(
-            str(cell) for cell in (row.fault, row.reports, row.faults, row.lost, row.doubled, row.settled, row.remarks)
+            str(cell)
+            for cell in (row.fault, row.reports, row.faults, row.lost, row._doubled(), row.settled, row.remarks)
         )
         for row in rows
     ]
