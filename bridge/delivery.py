@@ -94,6 +94,7 @@ class Deliverer:
         *,
         stopping: Callable[[], bool] = lambda: False,
         draw: random.Random | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store = store
         self.keeper = keeper
@@ -101,6 +102,7 @@ class Deliverer:
         self.surroundings = surroundings
         self.stopping = stopping
         self.draw = draw or random.Random()  # noqa: S311 - jitter, no secret
+        self.sleep = sleep
 
     def deliver(self, report_id: int, connector: str) -> None:
         """One turn. Returns when the delivery was claimed, moved one step and let go, or was not to be had."""
@@ -109,7 +111,7 @@ class Deliverer:
         service = around.services.get(connector)
         if service is None or self.stopping():
             return
-        asked_at = time.monotonic()
+        asked_at = self.keeper.clock()
         claim = self.store.claim(
             report_id,
             connector,
@@ -151,6 +153,7 @@ class Turn:
         self.prober = deliverer.prober
         self.stopping = deliverer.stopping
         self.draw = deliverer.draw
+        self.sleep = deliverer.sleep
         self.around = around
         self.service = service
         self.connector = service.connector
@@ -242,7 +245,7 @@ class Turn:
         if self.stopping():
             self.store.release(self.claim, state=self.undecided(), reason=self.claim.reason, delay=0, result=False)
             return
-        asked_at = time.monotonic()
+        asked_at = self.lease.clock()
         gate = self.store.begin_create(self.claim, proof=self.connector.can_find)
         if not gate.open:
             self.refused(gate)
@@ -321,7 +324,7 @@ class Turn:
                 self.store.record(self.claim, ref, told=told, todo=todo, remark=remark, proven=proven, keep=True)
             except redis.RedisError as error:
                 self.log.warning("a ticket exists but the store does not answer", ticket_id=ref.id, error=str(error))
-                time.sleep(0.2 * 2**attempt if attempt < 4 else 0)
+                self.sleep(0.2 * 2**attempt if attempt < 4 else 0)
             else:
                 self.recorded = ref
                 return

@@ -448,7 +448,7 @@ def test_a_ticket_is_recorded_although_redis_is_away_for_a_moment(
 
 
 def test_a_ticket_that_could_not_be_recorded_is_in_doubt(
-    make: MakeStage, make_redis_server: MakeServer, psa: Psa, monkeypatch: pytest.MonkeyPatch
+    make: MakeStage, make_redis_server: MakeServer, psa: Psa
 ) -> None:
     """Redis takes no writes until the worker has given up, and the search lags: nothing but the doubt is left."""
     server = make_redis_server("--appendonly", "yes")
@@ -466,9 +466,8 @@ def test_a_ticket_that_could_not_be_recorded_is_in_doubt(
                 admin.config_set("min-replicas-to-write", 0)
 
         on(psa, lambda request: psa.is_create(request, 1), lambda: admin.config_set("min-replicas-to-write", 1))
-        with monkeypatch.context() as patch:
-            patch.setattr("bridge.delivery.time.sleep", nap)
-            stage.turn(1, psa.name)
+        stage.deliverer.sleep = nap
+        stage.turn(1, psa.name)
     assert len(naps) == 5
     assert sum(naps) < LEASE - 1
     assert stage.delivery(1, psa.name).state is DeliveryState.CREATING
@@ -494,10 +493,11 @@ def test_while_redis_is_away_a_turn_ends_and_is_taken_again(
         "last of the follow-up": lambda request: request.path.endswith("/Notes") and request.method == "POST",
     }
     on(psa, meant[when], server.stop)
+    stage.deliverer.sleep = lambda seconds: None
     with contextlib.ExitStack() as patches:
         if when == "create":
             patch = patches.enter_context(pytest.MonkeyPatch.context())
-            patch.setattr("bridge.delivery.time.sleep", lambda seconds: None)
+            patch.setattr("time.sleep", lambda seconds: None)  # nor does the client of Redis rest between its attempts
         stage.turn(1, "desk")
     server.start()
     stage.leadership.attempt()
