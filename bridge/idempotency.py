@@ -541,9 +541,12 @@ class IdempotencyStore:
         self.client.hset(self.key(f"proof:{connector}"), "state", "proven")
         self.wake()
 
-    def unprove(self, connector: str) -> None:
-        """The next create of this connector is looked up before it creates more (a start, a change of settings)."""
-        self.client.delete(self.key(f"proof:{connector}"))
+    def unprove(self, connector: str, settings: str = "", *, changed: bool = True) -> None:
+        """The next create of this connector is looked up before it creates more (a start, a change of settings).
+
+        `settings` is a digest of its settings; unless they `changed`, a proof that is under way or failed stands.
+        """
+        self.script("unprove", connector, settings, 1 if changed else 0)
 
     def proving_report(self, connector: str) -> int | None:
         state, report = cast("list[str | None]", self.client.hmget(self.key(f"proof:{connector}"), ["state", "report"]))

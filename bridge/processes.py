@@ -22,7 +22,7 @@ from bridge.jobs import QUEUE, deliver_actor
 from bridge.leadership import Leadership
 from bridge.poller import PATIENCE as POLLER_PATIENCE
 from bridge.poller import Poller
-from bridge.runtime import Runtime
+from bridge.runtime import Runtime, settings_digest
 from bridge.settings import watched_files
 
 log = structlog.get_logger(__name__)
@@ -77,8 +77,8 @@ class Process:
             self._thread("poller", lambda: poller.run(self.stopping))
 
     def start_worker(self) -> None:
-        for name in self.runtime.services:
-            self.runtime.store.unprove(name)
+        for name, service in self.runtime.services.items():
+            self.runtime.store.unprove(name, settings_digest(service.settings), changed=False)
         self.runtime.keeper.start()
         self._worker = WorkerThreads(self.broker, self.runtime.settings.worker_threads)
         self._worker.start()
