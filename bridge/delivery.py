@@ -235,6 +235,7 @@ class Turn:
             delay=max(0.0, wait - (self.store.now() - asked_at)),
             looked=self.claim.looked + 1,
             failures=0,
+            result=False,  # a create that kills its worker is not cleared by what is found out about it
         )
 
     def create(self) -> None:
