@@ -1,0 +1,106 @@
+"""Every interleaving of two workers over one create, within bounds: not drawn but enumerated.
+
+The first worker comes to any of its steps and stops there, dead or frozen; the second one takes over, comes to any of
+*its* steps and stops as well; then everybody goes on. Most mistakes of such a mechanism need no more than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+
+from tests.model.world import World
+
+#: Steps of a turn that creates the first ticket, and some to spare.
+LONGEST_TURN = 22
+#: What happens to the first worker's create, beside that it stops somewhere.
+FATES = ("", "answer lost", "late 58", "hidden 58")
+#: Seconds that pass before the second worker begins: too few for a lease, enough for one, enough for `settle`.
+WAITS = (1, 9, 69)
+
+
+def first_comes_to(world: World, steps: int, fate: str) -> str:
+    """Worker 0 takes `steps` steps; returns the step where it stands."""
+    world.dispatch()
+    world.start(0, world.hints.popleft())
+    for _ in range(steps):
+        world.step(0, fate if world.workers[0].at == "create" else "")
+    return world.workers[0].at
+
+
+def second_takes(world: World, steps: int) -> int:
+    """Worker 1 does what is due, for so many steps or until nothing is. Returns how many it took."""
+    world.freeze(2)
+    taken = quiet = 0
+    while taken < steps and quiet < 15:
+        if world.workers[1].at:
+            taken += world.step(1)
+            continue
+        world.dispatch()
+        if world.hints:
+            world.start(1, world.hints.popleft())
+        else:
+            quiet += 1
+            world.wait(5)
+    return taken
+
+
+def runs(long: bool) -> Iterator[tuple[str, str, str, int]]:
+    """(the first worker's end, the second one's, fate of the create, seconds between them)."""
+    if long:
+        yield from product(("crash", "freeze", "empty"), ("crash", "freeze", "slow", ""), FATES, WAITS)
+        return
+    for first, second in (("freeze", "freeze"), ("crash", "slow"), ("empty", "")):
+        for fate in ("", "late 58"):
+            yield first, second, fate, 9
+
+
+def stop(world: World, worker: int, how: str) -> None:
+    """A worker dies, freezes, or is slow: then it still renews its lease. `empty`: and Redis loses everything."""
+    match how:
+        case "crash":
+            world.crash(worker)
+        case "freeze":
+            world.freeze(worker)
+        case "empty":
+            world.empty()
+            world.poll()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "ends" in metafunc.fixturenames:
+        long = bool(metafunc.config.getoption("--long", default=False))
+        metafunc.parametrize("ends", list(runs(long)), ids=lambda ends: "-".join(str(end or "none") for end in ends))
+
+
+@pytest.mark.timeout(0)
+def test_two_workers_and_one_create(
+    redis_url: str, request: pytest.FixtureRequest, ends: tuple[str, str, str, int]
+) -> None:
+    first, second, fate, seconds = ends
+    every = 1 if request.config.getoption("--long", default=False) else 3
+    for steps in range(LONGEST_TURN):
+        for others in range(0, 40 if second else 1, every):
+            world = World(redis_url)
+            try:
+                world.open[1] = "as first seen"
+                world.poll()
+                at = first_comes_to(world, steps, fate)
+                stop(world, 0, first)
+                world.wait(seconds)
+                came = second_takes(world, others) if second else 0
+                if second:
+                    stop(world, 1, second)
+                    world.wait(31)
+                world.thaw(0)
+                world.finish(0)
+                world.come_to_rest()
+            except AssertionError as failure:
+                failure.add_note(f"the first stops before step {steps} ({at or 'none'}), the second after {came} steps")
+                raise
+            finally:
+                world.close()
+            if came < others:
+                break
