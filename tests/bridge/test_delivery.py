@@ -20,6 +20,7 @@ from bridge.demo.run import free_port
 from bridge.demo.server import Received
 from bridge.idempotency import LEASE
 from bridge.models import DeliveryState, Note, Ticket, TicketRef
+from bridge.processes import Process
 from connectors.base import (
     Connector,
     ConnectorContext,
@@ -587,7 +588,7 @@ def test_until_the_first_ticket_is_found_again_the_others_wait(stage: Stage, psa
 
 
 def test_another_ticket_proves_when_the_proof_is_forgotten(stage: Stage, psa: Psa) -> None:
-    """A start or a change of settings while the first ticket was being looked up."""
+    """A change of settings while the first ticket was being looked up."""
     psa.state.clock = stage.store.now
     psa.state.search_lag = 1e9
     stage.report(1, 2)
@@ -899,9 +900,41 @@ def test_an_unfindable_connector_stays_paused_while_it_cannot_be_asked(stage: St
     assert pause is not None
     assert "no connection" in pause.reason
     psa.server.start()
-    stage.store.unprove(psa.name)  # a start: its own first ticket will tell
+    stage.store.unprove(psa.name)  # changed settings: their own first ticket will tell
     stage.probe(121)
     assert stage.store.paused(psa.name) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "lifted"),
+    [({}, False), ({"private_key": "another"}, True), ({"private_key": "another", "timeout": 31}, True)],
+    ids=["restarted", "credentials", "settings"],
+)
+def test_a_start_lifts_a_failed_proof_only_with_other_settings_or_credentials(
+    make: MakeStage, systems: Systems, changed: dict[str, Any], lifted: bool
+) -> None:
+    first = make("psa")
+    start_and_stop_a_worker(first)
+    systems.connectwise.clock = first.store.now
+    systems.connectwise.search_lag = 1e9
+    first.report(1)
+    first.wait(75)
+    pause = first.store.paused("psa")
+    assert pause is not None
+    later = make("psa", **changed)
+    start_and_stop_a_worker(later)
+    assert (later.store.proving_report("psa") is None) == lifted
+    paused = later.store.client.hgetall(later.store.key("pause:psa"))
+    assert paused["kind"] == "unfindable", "only a probe ends the pause"
+    assert (paused["next_probe"] == "0") == lifted, "which is due at once when something changed"
+    assert "another" not in str(later.store.client.hgetall(later.store.key("meta")))
+
+
+def start_and_stop_a_worker(stage: Stage) -> None:
+    process = Process(stage.runtime, ["worker"])
+    process.start_worker()
+    process.stop()
+    stage.runtime.stopping.clear()
 
 
 def test_changed_settings_are_probed_at_once(make: MakeStage, systems: Systems) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.model.model import Phase
-from tests.model.world import PSA, World
+from tests.model.ticket_system import PSA
+from tests.model.world import World
 
 
 def kill_at(world: World, step: str) -> int:
@@ -77,7 +78,7 @@ def test_a_restart_while_the_first_ticket_is_looked_up_makes_no_second_one(world
 
 def test_a_night_without_a_dispatcher_makes_no_second_ticket_that_cannot_be_found(blind: World) -> None:
     """The pause ends when nobody confirms it for an hour; what failed to be proven stays unproven."""
-    blind.now += 8 * 3600
+    blind.clock.now += 8 * 3600
     blind.wait(1)
     restart(blind)
     work(blind, 120)

@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.model.world import PSA, World, faults_of
+from tests.model.steps import faults_of
+from tests.model.ticket_system import PSA
+from tests.model.world import World
 
 #: Runs of an ordinary test run, and of one with `--long`.
 EXAMPLES, LONG_EXAMPLES = 250, 6000

@@ -10,314 +10,28 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
 import redis
 import structlog
 
-from bridge import idempotency
-from bridge.bookkeeping import Bookkeeping
 from bridge.companies import Companies
 from bridge.delivery import Deliverer, Service, Surroundings
 from bridge.details import Details
 from bridge.dispatcher import Dispatcher
-from bridge.idempotency import IdempotencyStore, script_text
+from bridge.idempotency import IdempotencyStore
 from bridge.leadership import Leadership
 from bridge.leases import RENEW_EVERY, Gate, LeaseKeeper
-from bridge.models import Account, IncidentReport, Note, Organization, Ticket, TicketRef
+from bridge.models import Account, IncidentReport
 from bridge.probe import Prober
-from bridge.rendering import Rendered, Renderer, RenderInput
-from connectors.base import (
-    Connector,
-    ConnectorContext,
-    ConnectorSettings,
-    Finding,
-    Misconfigured,
-    OutcomeUnknown,
-    Progress,
-    Rejected,
-    TemplatePart,
-    Unavailable,
-)
+from bridge.rendering import Renderer
+from connectors.base import ConnectorContext, ConnectorSettings
 from tests.model.model import FIELDS, RESTING, SETTLE, Command, Phase, Seen, check_move, check_record, require, seen
-
-#: The one connector.
-PSA = "psa"
-#: Seconds since the epoch when every run begins.
-BEGINNING = 1_700_000_000
-#: Seconds that the scheduler waits for a worker to come to its next step.
-PATIENCE = 20.0
-
-#: What may go wrong with a command to Redis: it is not carried out; it is, and the answer is lost; or it is carried out
-#: twice, as redis-py repeats a command whose answer was lost.
-REDIS_FAULTS = ("away", "answer lost", "twice")
-#: What may go wrong with a request that asks, or changes what is safe to repeat.
-REQUEST_FAULTS = ("refused", "time-out", "misconfigured")
-#: What may go wrong with a create: beside those, it is carried out and the answer is lost, at once or after so many
-#: seconds; it is carried out and no search shows it for so many seconds; or the system says no.
-CREATE_FAULTS = (*REQUEST_FAULTS, "answer lost", "late 5", "late 29", "late 58", "hidden 20", "hidden 58", "rejected")
-
-
-def faults_of(step: str) -> tuple[str, ...]:
-    """What may go wrong with a step."""
-    if step in ("", "answer"):
-        return ()
-    if step in ("find", "complete", "note", "check"):
-        return REQUEST_FAULTS
-    return CREATE_FAULTS if step == "create" else REDIS_FAULTS
-
-
-class Crash(BaseException):
-    """The process of this worker is no more."""
-
-
-class Turnstile:
-    """Lets a thread take one step at a time."""
-
-    def __init__(self) -> None:
-        self._go = threading.Semaphore(0)
-        self._arrived = threading.Semaphore(0)
-        self._thread: threading.Thread | None = None
-        self._doomed = False
-        self._fault = ""
-        #: The step that waits for permission; '' when the thread has come to its end.
-        self.at = ""
-
-    def run(self, work: Callable[[], None]) -> None:
-        """Starts a thread and waits for its first step."""
-
-        def whole() -> None:
-            try:
-                work()
-            except (Crash, redis.RedisError):
-                pass  # dead, or Redis was away when the delivery was claimed: the message is lost
-            finally:
-                self.at = ""
-                self._arrived.release()
-
-        self._thread = threading.Thread(target=whole, daemon=True)
-        self._thread.start()
-        self._wait()
-
-    def __call__(self, step: str) -> str:
-        """In the thread: waits for permission; returns the fault to suffer. Elsewhere steps need no permission."""
-        if threading.current_thread() is not self._thread:
-            return ""
-        if self._doomed:
-            raise Crash
-        self.at = step
-        self._arrived.release()
-        self._go.acquire()
-        if self._doomed:
-            raise Crash
-        return self._fault
-
-    def let(self, fault: str = "") -> None:
-        """Permits one step and waits for the next to come."""
-        self._fault = fault
-        self._go.release()
-        self._wait()
-
-    def end(self) -> None:
-        """The thread ends where it stands and does nothing more."""
-        self._doomed = True
-        if self.at:
-            self.let()
-
-    def _wait(self) -> None:
-        assert self._arrived.acquire(timeout=PATIENCE), f"no step came after {self.at!r}"
-        if not self.at and self._thread is not None:
-            self._thread.join(PATIENCE)
-
-
-class SteppedRedis(redis.Redis):
-    """A client whose commands are steps, on a server whose clock stands still; the store's `clock_offset` moves it."""
-
-    turnstile: Turnstile
-    world: World
-
-    def setup(self, turnstile: Turnstile, world: World) -> None:
-        self.turnstile, self.world = turnstile, world
-
-    def register_script(self, script: Any) -> Any:
-        frozen = cast(str, script).replace("redis.call('TIME')", f"{{'{BEGINNING}', '0'}}")
-        assert frozen != script
-        registered = super().register_script(frozen)
-        if registered.sha not in self.world.loaded:
-            super().execute_command("SCRIPT LOAD", frozen)  # type: ignore[no-untyped-call]
-            self.world.loaded[registered.sha] = next(name for name, text in SCRIPTS.items() if script == text)
-        return registered
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] == "TIME":
-            return (BEGINNING, 0)
-        if args[0] == "INFO":
-            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        command = self._command(args)
-        fault = self.turnstile(command.name)
-        if fault == "away":
-            raise redis.ConnectionError("Redis is away")
-        if args[0] == "EVALSHA":  # time may have passed since this step was asked for
-            args = (*args[:4], round((self.world.now - BEGINNING) * 1000), *args[5:])
-        answer = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        if fault == "twice":
-            answer = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        self.world.carried_out(command)
-        if fault == "answer lost":
-            raise redis.ConnectionError("the answer was lost")
-        if command.name in ("claim", "begin_create"):
-            self.turnstile("answer")  # what a lease allows must not depend on when its answer is read
-        return answer
-
-    def _command(self, args: Sequence[Any]) -> Command:
-        """Arguments of a script: EVALSHA, digest, 1, prefix, offset, birth mark, then the script's own."""
-        if args[0] != "EVALSHA":
-            return Command(str(args[0]).lower())
-        name = self.world.loaded[args[1]]
-        own = args[6:]
-        if name not in ("claim", "begin_create", "record", "release", "progress", "renew"):
-            return Command(name)
-        return Command(name, int(own[0]), own[2], int(own[3]) if name == "record" else None)
-
-
-#: Scripts by name, as the store hands them over.
-SCRIPTS = {path.stem: script_text(path.stem) for path in Path(idempotency.__file__).parent.glob("lua/*.lua")}
-
-
-@dataclass
-class Made:
-    """A ticket in the ticket system. Times are seconds by the world's clock."""
-
-    id: int
-    reference: str
-    #: When a search shows it.
-    visible_at: float
-    #: When its worker last made sure of its lease before it sent the request.
-    checked_at: float
-    number: str = ""
-
-    @property
-    def late(self) -> bool:
-        """It shows later than `settle` after it was sent: nothing is promised then but that the lower id is kept."""
-        return self.visible_at > self.checked_at + SETTLE
-
-
-class TicketSystem:
-    """What the ticket system holds. Ids rise with the time a ticket is made."""
-
-    def __init__(self) -> None:
-        self.tickets: list[Made] = []
-        self.requests: list[tuple[str, str]] = []
-        #: Creates that are carried out later: (when, reference, checked at).
-        self.late: list[tuple[float, str, float]] = []
-        #: The user may create but not search.
-        self.blind = False
-        #: Seconds until a search shows what was made.
-        self.lag = 0.0
-
-    def create(self, reference: str, now: float, checked_at: float, hidden: float = 0) -> Made:
-        made = Made(len(self.tickets) + 1, reference, now + max(self.lag, hidden), checked_at)
-        self.tickets.append(made)
-        return made
-
-    def find(self, reference: str, now: float) -> list[Made]:
-        if self.blind:
-            return []
-        return [made for made in self.tickets if made.reference == reference and made.visible_at <= now]
-
-    def pass_to(self, now: float) -> None:
-        """Carries out what comes late."""
-        for at, reference, checked_at in sorted(each for each in self.late if each[0] <= now):
-            self.create(reference, at, checked_at)
-        self.late = [each for each in self.late if each[0] > now]
-
-
-class PretendConnector(Connector):
-    """A worker's way to the ticket system: each request is a step, and so is the way of a create's answer."""
-
-    type = "pretend"
-    settings_class = ConnectorSettings
-
-    def __init__(self, world: World, step: Turnstile, context: ConnectorContext) -> None:
-        super().__init__(PSA, None, context)
-        self.world = world
-        self.step = step
-
-    def parts(self) -> Sequence[TemplatePart]:
-        return []
-
-    def system(self) -> str:
-        return "pretend"
-
-    def _request(self, what: str, about: str = "") -> str:
-        """One request; returns a fault that is the caller's own business."""
-        self.context.before_request()
-        fault = self.step(what)
-        self.world.system.requests.append((what, about))
-        match fault:
-            case "refused":
-                raise Unavailable("connection refused")
-            case "time-out":
-                raise OutcomeUnknown("no answer in time")
-            case "misconfigured":
-                raise Misconfigured("no such board")
-        return fault
-
-    def check(self) -> list[Finding]:
-        self._request("check")
-        return []
-
-    def find(self, reference: str) -> list[TicketRef]:
-        self._request("find", reference)
-        found = self.world.system.find(reference, self.world.now)
-        self.step("answer")
-        return [TicketRef(str(made.id), made.number) for made in found]
-
-    def prepare(self, ticket: Ticket) -> str:
-        return ticket.reference
-
-    def create(self, prepared: str, progress: Progress) -> TicketRef:
-        system, checked_at = self.world.system, self.world.now
-        fault, _, seconds = self._request("create", prepared).partition(" ")
-        match fault:
-            case "rejected":
-                raise Rejected("not this one")
-            case "late":
-                system.late.append((self.world.now + float(seconds), prepared, checked_at))
-                self.step("answer")
-                raise OutcomeUnknown("no answer in time")
-        made = system.create(prepared, self.world.now, checked_at, float(seconds) if fault == "hidden" else 0)
-        self.step("answer")
-        if fault == "answer":
-            raise OutcomeUnknown("no answer in time")
-        return TicketRef(str(made.id))
-
-    def complete(self, ref: TicketRef, ticket: Ticket) -> TicketRef:
-        self._request("complete", ref.id)
-        self.world.system.tickets[int(ref.id) - 1].number = f"T{ref.id}"
-        return replace(ref, number=f"T{ref.id}")
-
-    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
-        self._request("note", ref.id)
-
-
-class PlainRenderer:
-    """In the place of `Renderer`: what a ticket says is nothing to this."""
-
-    def render(self, given: RenderInput, *, plain: bool = False) -> Rendered:
-        return Rendered(Ticket(given.reference, given.report.id, "title", "text", "notice"))
-
-
-class NoDetails:
-    """In the place of `Details`: there are none."""
-
-    def of(self, report: IncidentReport) -> tuple[Organization | None, None, bool]:
-        return None, None, False
+from tests.model.steps import BEGINNING, Clock, SteppedRedis, Turnstile
+from tests.model.ticket_system import PSA, NoDetails, PlainRenderer, PretendConnector, TicketSystem
 
 
 class Process:
@@ -326,13 +40,13 @@ class Process:
     def __init__(self, world: World) -> None:
         self.turnstile = Turnstile()
         self.client = SteppedRedis(connection_pool=world.pool)
-        self.client.setup(self.turnstile, world)
+        self.client.setup(self.turnstile, world.clock, world.loaded, world.carried_out)
         self.store = IdempotencyStore(self.client, settle=SETTLE, clock_offset=world.now - BEGINNING)
         self.store.open()
         self.keeper = LeaseKeeper(self.store, clock=lambda: world.now)
         gate = Gate(self.store, self.keeper, PSA)
         self.prober = Prober(self.store, lambda name: gate.probing())
-        connector = PretendConnector(world, self.turnstile, ConnectorContext(before_request=gate))
+        connector = PretendConnector(world.system, self.turnstile, ConnectorContext(before_request=gate))
         settings = ConnectorSettings(type="pretend", settle=SETTLE)
         self.service = Service(PSA, connector, settings, cast(Renderer, PlainRenderer()), limit=2)
         around = Surroundings(
@@ -361,8 +75,8 @@ class World:
     """Workers, a process that polls and dispatches, the ticket system, the source, the time. To be closed after use."""
 
     def __init__(self, url: str, *, workers: int = 3) -> None:
-        self.now = float(BEGINNING)
-        self.system = TicketSystem()
+        self.clock = Clock()
+        self.system = TicketSystem(self.clock)
         self.pool = redis.ConnectionPool.from_url(url, decode_responses=True)
         self.eye = redis.Redis(connection_pool=self.pool)
         self.eye.flushdb()
@@ -383,7 +97,6 @@ class World:
         structlog.configure(processors=[self._logged], wrapper_class=structlog.make_filtering_bound_logger(40))
         self._stack.callback(structlog.reset_defaults)
         self.hub = Process(self)
-        self.books = Bookkeeping(self.hub.store)
         self.leadership = Leadership(self.hub.store, "dispatcher", patience=1e9, clock=lambda: self.now)
         self.dispatcher = Dispatcher(
             self.hub.store,
@@ -394,6 +107,11 @@ class World:
             clock=lambda: self.now,
         )
         self.workers = [Process(self) for _ in range(workers)]
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self.clock.now
 
     def close(self) -> None:
         for worker in self.workers:
@@ -506,8 +224,8 @@ class World:
         until = self.now + seconds
         while self.now < until:
             moving = [one for one in self.workers if one.at and not one.frozen]
-            self.now = min(until, self.now + 2 * RENEW_EVERY) if moving else until
-            self.system.pass_to(self.now)
+            self.clock.now = min(until, self.now + 2 * RENEW_EVERY) if moving else until
+            self.system.catch_up()
             for process in (self.hub, *self.workers):
                 process.store.clock_offset = self.now - BEGINNING
             for process in moving:
