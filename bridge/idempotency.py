@@ -367,7 +367,6 @@ class IdempotencyStore:
             group,
             concurrency,
             offsets,
-            secrets.randbelow(3000),
         )
         if answer[0] != "claimed":
             return cast(str, answer[0])
