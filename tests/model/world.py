@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, cast
-from unittest import mock
 
 import redis
 import structlog
@@ -93,7 +92,6 @@ class World:
         self.done: Command | None = None
         self._failure: BaseException | None = None
         self._stack = ExitStack()
-        self._stack.enter_context(mock.patch("secrets.randbelow", lambda most: most - 1))
         structlog.configure(processors=[self._logged], wrapper_class=structlog.make_filtering_bound_logger(40))
         self._stack.callback(structlog.reset_defaults)
         self.hub = Process(self)
@@ -110,8 +108,8 @@ class World:
 
     @property
     def now(self) -> float:
-        """Seconds since the epoch."""
-        return self.clock.now
+        """Seconds since the epoch, to the millisecond as the store has it."""
+        return round(self.clock.now, 3)
 
     def close(self) -> None:
         for worker in self.workers:
@@ -224,7 +222,7 @@ class World:
         until = self.now + seconds
         while self.now < until:
             moving = [one for one in self.workers if one.at and not one.frozen]
-            self.clock.now = min(until, self.now + 2 * RENEW_EVERY) if moving else until
+            self.clock.now = min(until, self.clock.now + 2 * RENEW_EVERY) if moving else until
             self.system.catch_up()
             for process in (self.hub, *self.workers):
                 process.store.clock_offset = self.now - BEGINNING
