@@ -210,9 +210,12 @@ class Turn:
         if not found:
             return False
         self.log.info("ticket found by its reference", ticket_id=found[0].id, tickets=len(found))
-        self.record(found[0], told=self.claim.version, todo={"complete"}, proven=True)
+        kept = self.record(found[0], told=self.claim.version, todo={"complete"}, proven=True)
         for extra in reversed(found[1:]):
             self.store.record(self.claim, extra, keep=True)
+        if kept != found[0].id:
+            self.leave_to_the_kept()
+            return True
         self.follow_up(found[0], {"complete"} | ({"duplicate"} if len(found) > 1 else set()))
         return True
 
@@ -258,9 +261,12 @@ class Turn:
         reference = self.connector.create(prepared, _Progress(self.store, self.claim))
         if gate.verdict == "prove":
             todo.add("verify")
-        self.record(reference, told=self.claim.version, todo=todo, remark=remark)
+        kept = self.record(reference, told=self.claim.version, todo=todo, remark=remark)
         self.sending = False
         self.log.info("ticket created", ticket_id=reference.id, title=ticket.title)
+        if kept != reference.id:
+            self.leave_to_the_kept()
+            return
         self.follow_up(reference, todo, ticket)
 
     def ticket(self) -> tuple[Ticket, set[str], str]:
@@ -318,17 +324,21 @@ class Turn:
         """The state of a delivery that goes on later: what is in doubt stays so."""
         return None if self.in_doubt else DeliveryState.PENDING
 
-    def record(self, ref: TicketRef, *, told: int, todo: set[str], remark: str = "", proven: bool = False) -> None:
-        """The ticket is a fact; it must reach the store even when that is away for a moment."""
+    def leave_to_the_kept(self) -> None:
+        """Another ticket, with a lower id, is known and kept: the next turn does to that one what is to be done."""
+        self.store.release(self.claim, delay=0)
+
+    def record(self, ref: TicketRef, *, told: int, todo: set[str], remark: str = "", proven: bool = False) -> str:
+        """The ticket is a fact; it must reach the store even when that is away for a moment. Returns the id kept."""
         for attempt in range(5):
             try:
-                self.store.record(self.claim, ref, told=told, todo=todo, remark=remark, proven=proven, keep=True)
+                kept = self.store.record(self.claim, ref, told=told, todo=todo, remark=remark, proven=proven, keep=True)
             except redis.RedisError as error:
                 self.log.warning("a ticket exists but the store does not answer", ticket_id=ref.id, error=str(error))
                 self.sleep(0.2 * 2**attempt if attempt < 4 else 0)
             else:
                 self.recorded = ref
-                return
+                return kept
         raise OutcomeUnknown("the ticket was made, but the store did not answer; it will be found by its reference")
 
     # -- following up --------------------------------------------------------------------------------------------------
