@@ -221,10 +221,13 @@ class IdempotencyStore:
         self.birth = cast(str, self.client.hget(meta, "birth"))
 
     def reborn(self) -> None:
-        """Redis came back empty, or with another store: says so in it, and goes on with its birth mark."""
+        """Redis came back empty, or with another store: says so in it, and goes on with its birth mark.
+
+        A worker that has not noticed yet may still send for the rest of its lease; `settle` counts from there.
+        """
         with self._lock:
             fresh = secrets.token_hex(12)
-            self.birth = cast(str, self.script("rebirth", fresh, round(self.settle * 1000)))
+            self.birth = cast(str, self.script("rebirth", fresh, round((LEASE + self.settle) * 1000)))
             meta = self.key("meta")
             self.client.hsetnx(meta, "schema", str(SCHEMA))
             for field, value in self._remembered.items():

@@ -993,7 +993,7 @@ def test_in_a_store_that_came_back_empty_tickets_are_adopted_and_nothing_is_crea
     assert stage.delivery(100, psa.name).state is DeliveryState.CREATED
     assert stage.delivery(1, psa.name).state is DeliveryState.PENDING
     assert "came back empty" in stage.delivery(1, psa.name).reason
-    stage.work(58)
+    stage.work(LEASE + 58)
     assert psa.creates(1) == []
     stage.work(3)
     assert psa.references() == {reference(100): 1, reference(1): 1}
@@ -1006,7 +1006,7 @@ def test_a_store_lost_while_a_create_is_under_way_gets_its_ticket(stage: Stage, 
     stage.turn(1, psa.name)
     stage.report(1)
     stage.work()
-    stage.wait(66)
+    stage.wait(75)
     assert psa.references()[reference(1)] == 1
     assert len(psa.creates(1)) == 1
     assert stage.delivery(1, psa.name).state is DeliveryState.CREATED
@@ -1019,7 +1019,7 @@ def test_a_store_lost_before_the_gate_opens_nothing(stage: Stage, psa: Psa) -> N
     stage.turn(1, psa.name)
     assert psa.creates(1) == []
     stage.report(1)
-    stage.wait(66)
+    stage.wait(75)
     assert psa.references()[reference(1)] == 1
 
 

@@ -398,9 +398,9 @@ def test_a_store_that_came_back_empty_is_noticed_and_nothing_is_created_for_sett
     gate = store.begin_create(claimed, proof=False)
     assert gate.verdict == "hold"
     assert gate.until is not None
-    assert 55 < gate.until - store.now() <= 60
+    assert 63 < gate.until - store.now() <= 68
     store.release(claimed, state=DeliveryState.PENDING, delay=gate.until - store.now())
-    pass_time(store, 60.1)
+    pass_time(store, 68.1)
     assert store.begin_create(claim(store, 1), proof=False).verdict == "go"
 
 

@@ -134,3 +134,51 @@ def test_what_is_in_flight_beside_a_poison_report_is_not_held_with_it(world: Wor
     world.poll()
     assert poison(world, restart) == 1
     world.come_to_rest()
+
+
+# -- two tickets -------------------------------------------------------------------------------------------------------
+
+
+def test_of_two_tickets_the_one_kept_is_completed(world: World) -> None:
+    """One worker sends after a freeze longer than `settle`; the other completed its own ticket, which is not kept."""
+    world.dispatch()
+    world.start(0, world.hints.popleft())
+    world.go_to(0, "begin_create")
+    world.step(0, times=2)
+    world.freeze(0)
+    while world.workers[1].at != "create":
+        world.wait(5)
+        world.dispatch()
+        if world.hints:
+            world.start(1, world.hints.popleft())
+            world.go_to(1, "create")
+    world.thaw(0)
+    world.finish(0)
+    world.finish(1)
+    assert [made.late for made in world.system.tickets] == [True, False]
+    world.come_to_rest()
+    assert world.system.tickets[0].number == "T1"
+
+
+# -- Redis comes back empty --------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_has_not_noticed_yet_sends_after_the_store_was_lost(world: World) -> None:
+    """Its lease lets it send for some seconds more, and its ticket shows just within `settle` of that."""
+    world.dispatch()
+    world.start(0, world.hints.popleft())
+    world.go_to(0, "begin_create")
+    world.step(0)
+    world.freeze(0)
+    world.empty()
+    world.poll()
+    world.wait(6)
+    world.thaw(0)
+    assert world.go_to(0, "create")
+    world.step(0, "late 58")
+    world.crash(0)
+    for _ in range(60):
+        world.wait(1)
+        world.round()
+    assert [made.late for made in world.system.tickets] == [False]
+    world.come_to_rest()
