@@ -207,12 +207,14 @@ def check_move(before: Seen, after: Seen, command: Command, at: float) -> None:
     if after.phase is P.SENDING and before.phase is not P.SENDING:
         must(held and command.token == before.owner, "the gate opens only for an owner whose lease holds")
     if before.phase in (P.DOUBT, P.LOOKING) and after.phase in (P.SENDING, P.WAITING, P.REJECTED):
-        must(before.doubt_at is not None and at - before.doubt_at >= SETTLE, "a doubt ends only after `settle`")
+        must(ended(before, at), "a doubt ends only after `settle`")
     if before.phase is P.SENDING and after.phase in (P.DOUBT, P.LOOKING) and after.doubt_at is not None:
         sendable = min(before.lease_until, at)
         must(after.doubt_at >= sendable, "a doubt begins when its owner could send for the last time")
     if before.phase in (P.DOUBT, P.LOOKING) and after.phase in (P.DOUBT, P.LOOKING):
         must((after.doubt_at or 0) >= (before.doubt_at or 0), "a doubt does not grow older by being looked at")
+    if before.phase in (P.LOOKING, P.HELD) and after.phase in (P.HELD, P.WAITING) and not ended(before, at):
+        must(after.phase is P.HELD and after.doubt_at is not None, "who holds or retries a doubt does not forget it")
     if command.name == "release" and before != after:
         must(command.token == before.owner, "only the owner ends a turn")
     if after.phase is P.HELD and before.phase is not P.HELD:
@@ -220,6 +222,11 @@ def check_move(before: Seen, after: Seen, command: Command, at: float) -> None:
 
     kept = [ticket for ticket in (before.ticket, command.ticket) if ticket is not None]
     must(after.ticket == min(kept, default=None), "a ticket is a fact: the lowest one known is kept")
+
+
+def ended(delivery: Seen, at: float) -> bool:
+    """Is nothing in doubt any more at the time `at`?"""
+    return delivery.doubt_at is None or at - delivery.doubt_at >= SETTLE
 
 
 def require(holds: bool, rule: str, *told: object) -> None:
