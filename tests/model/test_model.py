@@ -176,7 +176,7 @@ def profile(config: pytest.Config) -> settings:
         database=None,
         deadline=None,
         phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow],
         print_blob=False,
     )
 
