@@ -11,6 +11,7 @@ from itertools import product
 
 import pytest
 
+from tests.model.steps import faults_of
 from tests.model.world import World
 
 #: Steps of a turn that creates the first ticket, and some to spare.
@@ -106,3 +107,34 @@ def test_two_workers_and_one_create(
                 world.close()
             if came < others:
                 break
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("in_doubt", [False, True], ids=["create", "look-up"])
+def test_every_fault_at_every_step(redis_url: str, in_doubt: bool) -> None:
+    """One worker, one fault, in the turn that creates or in the one that looks an earlier create up."""
+    tried, at = 0, ""
+    for steps in range(LONGEST_TURN):
+        faults: tuple[str, ...] = ("none yet",)
+        which = 0
+        while which < len(faults):
+            world = World(redis_url)
+            try:
+                world.open[1] = "as first seen"
+                world.poll()
+                if in_doubt:
+                    first_comes_to(world, LONGEST_TURN, "late 58")
+                    world.wait(6)
+                at = first_comes_to(world, steps, "")
+                faults = faults_of(at)
+                if faults:
+                    world.step(0, faults[which])
+                    world.come_to_rest()
+                    tried += 1
+            except AssertionError as failure:
+                failure.add_note(f"step {steps} ({at}) suffers {faults[which]}")
+                raise
+            finally:
+                world.close()
+            which += 1
+    assert tried > 10
