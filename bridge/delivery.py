@@ -96,6 +96,7 @@ class Deliverer:
         *,
         stopping: Callable[[], bool] = lambda: False,
         draw: random.Random | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store = store
         self.keeper = keeper
@@ -103,6 +104,7 @@ class Deliverer:
         self.surroundings = surroundings
         self.stopping = stopping
         self.draw = draw or random.Random()  # noqa: S311 - jitter, no secret
+        self.sleep = sleep
 
     def deliver(self, report_id: int, connector: str) -> None:
         """One turn. Returns when the delivery was claimed, moved one step and let go, or was not to be had."""
@@ -153,6 +155,7 @@ class Turn:
         self.prober = deliverer.prober
         self.stopping = deliverer.stopping
         self.draw = deliverer.draw
+        self.sleep = deliverer.sleep
         self.around = around
         self.service = service
         self.connector = service.connector
@@ -209,9 +212,12 @@ class Turn:
         if not found:
             return False
         self.log.info("ticket found by its reference", ticket_id=found[0].id, tickets=len(found))
-        self.record(found[0], told=self.claim.version, todo={"complete"}, proven=True)
+        kept = self.record(found[0], told=self.claim.version, todo={"complete"}, proven=True)
         for extra in reversed(found[1:]):
             self.store.record(self.claim, extra, keep=True)
+        if kept != found[0].id:
+            self.leave_to_the_kept()
+            return True
         self.follow_up(found[0], {"complete"} | ({"duplicate"} if len(found) > 1 else set()))
         return True
 
@@ -234,6 +240,7 @@ class Turn:
             delay=max(0.0, wait - (self.store.now() - asked_at)),
             looked=self.claim.looked + 1,
             failures=0,
+            result=False,  # a create that kills its worker is not cleared by what is found out about it
         )
 
     def create(self) -> None:
@@ -256,9 +263,12 @@ class Turn:
         reference = self.connector.create(prepared, _Progress(self.store, self.claim))
         if gate.verdict == "prove":
             todo.add("verify")
-        self.record(reference, told=self.claim.version, todo=todo, remark=remark)
+        kept = self.record(reference, told=self.claim.version, todo=todo, remark=remark)
         self.sending = False
         self.log.info("ticket created", ticket_id=reference.id, title=ticket.title)
+        if kept != reference.id:
+            self.leave_to_the_kept()
+            return
         self.follow_up(reference, todo, ticket)
 
     def ticket(self) -> tuple[Ticket, set[str], str]:
@@ -316,17 +326,21 @@ class Turn:
         """The state of a delivery that goes on later: what is in doubt stays so."""
         return None if self.in_doubt else DeliveryState.PENDING
 
-    def record(self, ref: TicketRef, *, told: int, todo: set[str], remark: str = "", proven: bool = False) -> None:
-        """The ticket is a fact; it must reach the store even when that is away for a moment."""
+    def leave_to_the_kept(self) -> None:
+        """Another ticket, with a lower id, is known and kept: the next turn does to that one what is to be done."""
+        self.store.release(self.claim, delay=0)
+
+    def record(self, ref: TicketRef, *, told: int, todo: set[str], remark: str = "", proven: bool = False) -> str:
+        """The ticket is a fact; it must reach the store even when that is away for a moment. Returns the id kept."""
         for attempt in range(5):
             try:
-                self.store.record(self.claim, ref, told=told, todo=todo, remark=remark, proven=proven, keep=True)
+                kept = self.store.record(self.claim, ref, told=told, todo=todo, remark=remark, proven=proven, keep=True)
             except redis.RedisError as error:
                 self.log.warning("a ticket exists but the store does not answer", ticket_id=ref.id, error=str(error))
-                time.sleep(0.2 * 2**attempt if attempt < 4 else 0)
+                self.sleep(0.2 * 2**attempt if attempt < 4 else 0)
             else:
                 self.recorded = ref
-                return
+                return kept
         raise OutcomeUnknown("the ticket was made, but the store did not answer; it will be found by its reference")
 
     # -- following up --------------------------------------------------------------------------------------------------

@@ -230,10 +230,13 @@ class IdempotencyStore:
         return _seconds(cast("str | None", self.client.hget(self.key("meta"), "born_at"))) or self.now()
 
     def reborn(self) -> None:
-        """Redis came back empty, or with another store: says so in it, and goes on with its birth mark."""
+        """Redis came back empty, or with another store: says so in it, and goes on with its birth mark.
+
+        A worker that has not noticed yet may still send for the rest of its lease; `settle` counts from there.
+        """
         with self._lock:
             fresh = secrets.token_hex(12)
-            self.birth = cast(str, self.script("rebirth", fresh, round(self.settle * 1000)))
+            self.birth = cast(str, self.script("rebirth", fresh, round((LEASE + self.settle) * 1000)))
             meta = self.key("meta")
             self.client.hsetnx(meta, "schema", str(SCHEMA))
             for field, value in self._remembered.items():
@@ -380,7 +383,6 @@ class IdempotencyStore:
             group,
             concurrency,
             offsets,
-            secrets.randbelow(3000),
         )
         if answer[0] != "claimed":
             return cast(str, answer[0])
@@ -554,9 +556,12 @@ class IdempotencyStore:
         self.client.hset(self.key(f"proof:{connector}"), "state", "proven")
         self.wake()
 
-    def unprove(self, connector: str) -> None:
-        """The next create of this connector is looked up before it creates more (a start, a change of settings)."""
-        self.client.delete(self.key(f"proof:{connector}"))
+    def unprove(self, connector: str, settings: str = "", *, changed: bool = True) -> None:
+        """The next create of this connector is looked up before it creates more (a start, a change of settings).
+
+        `settings` is a digest of its settings; unless they `changed`, a proof that is under way or failed stands.
+        """
+        self.script("unprove", connector, settings, 1 if changed else 0)
 
     def proving_report(self, connector: str) -> int | None:
         state, report = cast("list[str | None]", self.client.hmget(self.key(f"proof:{connector}"), ["state", "report"]))

@@ -70,7 +70,7 @@ class Prober:
         reason = (
             f"creates what it cannot find: ticket {ref.number or ref.id} was made but a search for its reference "
             f"{claim.reference} finds nothing after {settle:.0f} s. Let the API user see all boards or queues and "
-            "their tickets; nothing more is created until that ticket is found"
+            "their tickets; nothing more is created until that ticket is found or the connector's settings change"
         )
         if self.store.pause(
             claim.connector, "unfindable", PAUSE, reason, probe_in=FIRST_PROBE, report_id=claim.report_id

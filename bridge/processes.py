@@ -24,7 +24,7 @@ from bridge.leadership import Leadership
 from bridge.poller import PATIENCE as POLLER_PATIENCE
 from bridge.poller import Poller
 from bridge.render_guard import GUARD
-from bridge.runtime import Runtime
+from bridge.runtime import Runtime, settings_digest
 from bridge.settings import watched_files
 from bridge.watcher import Watcher
 
@@ -82,8 +82,8 @@ class Process:
 
     def start_worker(self) -> None:
         GUARD.warm_up()
-        for name in self.runtime.services:
-            self.runtime.store.unprove(name)
+        for name, service in self.runtime.services.items():
+            self.runtime.store.unprove(name, settings_digest(service.settings), changed=False)
         self.runtime.keeper.start()
         self._worker = WorkerThreads(self.broker, self.runtime.settings.worker_threads)
         self._worker.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from pydantic import SecretStr
 
 from bridge.bookkeeping import Bookkeeping
 from bridge.broker import check_server, store_client
@@ -26,13 +29,21 @@ from bridge.probe import Prober
 from bridge.rendering import Renderer
 from bridge.routing import Routes, not_before
 from bridge.settings import ConfigurationError, Settings
-from connectors.base import Connector, ConnectorContext, Outcome, Unavailable
+from connectors.base import Connector, ConnectorContext, ConnectorSettings, Outcome, Unavailable
 from connectors.registry import connector_classes
 
 log = structlog.get_logger(__name__)
 
 #: Seconds that a ticket's details may take at the source; longer ones follow as a note.
 DETAILS_TIMEOUT = 5.0
+
+
+def settings_digest(settings: ConnectorSettings) -> str:
+    """Tells whether a connector's settings or credentials changed, and nothing of what they are."""
+    secrets = [getattr(settings, key) for key in settings.secret_keys()]
+    shown = [each.get_secret_value() for each in secrets if isinstance(each, SecretStr)]
+    text = json.dumps([settings.model_dump(mode="json"), shown], sort_keys=True)
+    return hashlib.scrypt(text.encode(), salt=settings.type.encode(), n=2**11, r=8, p=1, dklen=16).hex()
 
 
 @dataclass(frozen=True)
@@ -258,7 +269,9 @@ class Runtime:
         for name, service in assembly.services.items():
             before = self.services.get(name)
             if before is None or before.settings != service.settings:
-                self.store.unprove(name)  # first of all: it must not be forgotten when Redis goes away in the middle
+                self.store.unprove(
+                    name, settings_digest(service.settings)
+                )  # first of all: it must not be forgotten when Redis goes away in the middle
         self.assembly = assembly
         self.budget.requests_per_minute = settings.huntress.requests_per_minute
         self.store.settle = max((table.settle for table in settings.connectors.values()), default=60.0)

@@ -15,7 +15,8 @@ local go = 'go'
 if ARGV[7] == '1' then
   local proof = hash(P .. 'proof:' .. connector)
   if proof.state ~= 'proven' and proof.report ~= report then
-    if proof.report and ahead(num(proof.since) + tonumber(ARGV[8]), LONGEST_WAIT) > now then return {'proving', now + 1000} end
+    local standing = proof.failed or ahead(num(proof.since) + tonumber(ARGV[8]), LONGEST_WAIT) > now
+    if proof.report and standing then return {'proving', now + 1000} end
     redis.call('DEL', P .. 'proof:' .. connector)
     redis.call('HSET', P .. 'proof:' .. connector, 'state', 'proving', 'report', report, 'reference', delivery.reference,
       'since', int(now))

@@ -1,5 +1,5 @@
 -- Takes a delivery for one owner. ARGV: report, connector, owner token, lease in ms, slot group, concurrency, JSON of the
--- look-up offsets in ms, a random number from 0 to 3000. Answers {'claimed', delivery, report} as flat field lists, or {why not}.
+-- look-up offsets in ms. Answers {'claimed', delivery, report} as flat field lists, or {why not}.
 if not same_birth() then return {'reborn'} end
 local report, connector, token, lease, group = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local limit, offsets = tonumber(ARGV[8]), cjson.decode(ARGV[9])
@@ -22,11 +22,6 @@ if delivery.owner ~= token then
     if delivery.state == 'creating' and not delivery.doubt_at then
       redis.call('HSET', key, 'doubt_at', int(lapsed_at), 'looked', 0, 'reason',
         'the worker that was creating this ticket ended before it could say how; it is being looked up')
-    end
-    -- Whatever was in flight beside a report that kills workers lapses with it: taken up apart, it comes to its end.
-    local lapsed = num(delivery.lapsed) + 1
-    if lapsed > 1 and delivery.state ~= 'creating' then
-      redis.call('HSET', key, 'next_at', int(now + (lapsed - 1) * tonumber(ARGV[10])))
     end
     delivery = hash(key)
   end
@@ -52,6 +47,22 @@ if delivery.owner ~= token then
   end
 
   purge_slots(group)
+
+  -- Whatever was in flight beside a report that kills workers lapsed with it: of what lapsed, one is taken up at a time, so
+  -- that the others come to their end.
+  if num(delivery.lapsed) > 0 then
+    for _, holder in ipairs(redis.call('ZRANGE', P .. 'slots:' .. group, 0, -1)) do
+      local other, name = string.match(holder, '^(.-)|(.*)$')
+      local its = redis.call('HMGET', delivery_key(name, other), 'owner', 'lapsed')
+      if holder ~= member(connector, report) and its[1] and num(its[2]) > 0 then
+        redis.call('HSET', key, 'next_at', int(now + 1000))
+        free_slot(group, connector, report)
+        schedule(connector, report, delivery.order, now + 1000)
+        return {'early'}
+      end
+    end
+  end
+
   if not redis.call('ZSCORE', P .. 'slots:' .. group, member(connector, report))
     and redis.call('ZCARD', P .. 'slots:' .. group) >= limit then
     schedule(connector, report, delivery.order, now)

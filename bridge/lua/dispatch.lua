@@ -79,7 +79,8 @@ if unproven then
     -- A proof that nobody will finish any more is none.
     local its = redis.call('HMGET', delivery_key(connector, proof.report), 'state', 'todo')
     local alive = its[1] == 'creating' or (its[1] == 'created' and string.find(its[2] or '', '"verify"', 1, true))
-    if not alive or ahead(num(proof.since) + tonumber(ARGV[9]), LONGEST_WAIT) <= now then
+    local expired = not proof.failed and ahead(num(proof.since) + tonumber(ARGV[9]), LONGEST_WAIT) <= now
+    if not alive or expired then
       redis.call('DEL', P .. 'proof:' .. connector)
       proof = {}
     elseif redis.call('ZSCORE', ready, proof.report) then

@@ -1,7 +1,9 @@
 -- Pauses a connector. ARGV: connector, kind ('rate', 'misconfigured' or 'unfindable'), ms, reason, first probe in ms
 -- (0: no probe, the pause just ends), report whose ticket could not be found ('' otherwise).
 -- Answers 1 when this is news.
-local key = P .. 'pause:' .. ARGV[3]
+local key, proof = P .. 'pause:' .. ARGV[3], P .. 'proof:' .. ARGV[3]
+-- A failed proof does not expire as one under way does.
+if ARGV[4] == 'unfindable' and redis.call('HGET', proof, 'report') == ARGV[8] then redis.call('HSET', proof, 'failed', '1') end
 local pause = hash(key)
 local active = ahead(pause['until'], LONGEST_WAIT) > now
 if active and ARGV[4] == 'rate' and (pause.kind ~= 'rate' or num(pause['until']) >= now + tonumber(ARGV[5])) then return 0 end

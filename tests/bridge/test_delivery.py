@@ -21,6 +21,7 @@ from bridge.demo.server import Received
 from bridge.idempotency import LEASE, Deposed
 from bridge.leases import Gate
 from bridge.models import DeliveryState, Note, Ticket, TicketRef
+from bridge.processes import Process
 from connectors.base import (
     Connector,
     ConnectorContext,
@@ -489,7 +490,7 @@ def test_a_ticket_is_recorded_although_redis_is_away_for_a_moment(
 
 
 def test_a_ticket_that_could_not_be_recorded_is_in_doubt(
-    make: MakeStage, make_redis_server: MakeServer, psa: Psa, monkeypatch: pytest.MonkeyPatch
+    make: MakeStage, make_redis_server: MakeServer, psa: Psa
 ) -> None:
     """Redis takes no writes until the worker has given up, and the search lags: nothing but the doubt is left."""
     server = make_redis_server("--appendonly", "yes")
@@ -507,9 +508,8 @@ def test_a_ticket_that_could_not_be_recorded_is_in_doubt(
                 admin.config_set("min-replicas-to-write", 0)
 
         on(psa, lambda request: psa.is_create(request, 1), lambda: admin.config_set("min-replicas-to-write", 1))
-        with monkeypatch.context() as patch:
-            patch.setattr("bridge.delivery.time.sleep", nap)
-            stage.turn(1, psa.name)
+        stage.deliverer.sleep = nap
+        stage.turn(1, psa.name)
     assert len(naps) == 5
     assert sum(naps) < LEASE - 1
     assert stage.delivery(1, psa.name).state is DeliveryState.CREATING
@@ -535,10 +535,11 @@ def test_while_redis_is_away_a_turn_ends_and_is_taken_again(
         "last of the follow-up": lambda request: request.path.endswith("/Notes") and request.method == "POST",
     }
     on(psa, meant[when], server.stop)
+    stage.deliverer.sleep = lambda seconds: None
     with contextlib.ExitStack() as patches:
         if when == "create":
             patch = patches.enter_context(pytest.MonkeyPatch.context())
-            patch.setattr("bridge.delivery.time.sleep", lambda seconds: None)
+            patch.setattr("time.sleep", lambda seconds: None)  # nor does the client of Redis rest between its attempts
         stage.turn(1, "desk")
     server.start()
     stage.leadership.attempt()
@@ -628,7 +629,7 @@ def test_until_the_first_ticket_is_found_again_the_others_wait(stage: Stage, psa
 
 
 def test_another_ticket_proves_when_the_proof_is_forgotten(stage: Stage, psa: Psa) -> None:
-    """A start or a change of settings while the first ticket was being looked up."""
+    """A change of settings while the first ticket was being looked up."""
     psa.state.clock = stage.store.now
     psa.state.search_lag = 1e9
     stage.report(1, 2)
@@ -940,9 +941,41 @@ def test_an_unfindable_connector_stays_paused_while_it_cannot_be_asked(stage: St
     assert pause is not None
     assert "no connection" in pause.reason
     psa.server.start()
-    stage.store.unprove(psa.name)  # a start: its own first ticket will tell
+    stage.store.unprove(psa.name)  # changed settings: their own first ticket will tell
     stage.probe(121)
     assert stage.store.paused(psa.name) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "lifted"),
+    [({}, False), ({"private_key": "another"}, True), ({"private_key": "another", "timeout": 31}, True)],
+    ids=["restarted", "credentials", "settings"],
+)
+def test_a_start_lifts_a_failed_proof_only_with_other_settings_or_credentials(
+    make: MakeStage, systems: Systems, changed: dict[str, Any], lifted: bool
+) -> None:
+    first = make("psa")
+    start_and_stop_a_worker(first)
+    systems.connectwise.clock = first.store.now
+    systems.connectwise.search_lag = 1e9
+    first.report(1)
+    first.wait(75)
+    pause = first.store.paused("psa")
+    assert pause is not None
+    later = make("psa", **changed)
+    start_and_stop_a_worker(later)
+    assert (later.store.proving_report("psa") is None) == lifted
+    paused = later.store.client.hgetall(later.store.key("pause:psa"))
+    assert paused["kind"] == "unfindable", "only a probe ends the pause"
+    assert (paused["next_probe"] == "0") == lifted, "which is due at once when something changed"
+    assert "another" not in str(later.store.client.hgetall(later.store.key("meta")))
+
+
+def start_and_stop_a_worker(stage: Stage) -> None:
+    process = Process(stage.runtime, ["worker"])
+    process.start_worker()
+    process.stop()
+    stage.runtime.stopping.clear()
 
 
 def test_changed_settings_are_probed_at_once(make: MakeStage, systems: Systems) -> None:
@@ -1001,7 +1034,7 @@ def test_in_a_store_that_came_back_empty_tickets_are_adopted_and_nothing_is_crea
     assert stage.delivery(100, psa.name).state is DeliveryState.CREATED
     assert stage.delivery(1, psa.name).state is DeliveryState.PENDING
     assert "came back empty" in stage.delivery(1, psa.name).reason
-    stage.work(58)
+    stage.work(LEASE + 58)
     assert psa.creates(1) == []
     stage.work(3)
     assert psa.references() == {reference(100): 1, reference(1): 1}
@@ -1014,7 +1047,7 @@ def test_a_store_lost_while_a_create_is_under_way_gets_its_ticket(stage: Stage, 
     stage.turn(1, psa.name)
     stage.report(1)
     stage.work()
-    stage.wait(66)
+    stage.wait(75)
     assert psa.references()[reference(1)] == 1
     assert len(psa.creates(1)) == 1
     assert stage.delivery(1, psa.name).state is DeliveryState.CREATED
@@ -1027,7 +1060,7 @@ def test_a_store_lost_before_the_gate_opens_nothing(stage: Stage, psa: Psa) -> N
     stage.turn(1, psa.name)
     assert psa.creates(1) == []
     stage.report(1)
-    stage.wait(66)
+    stage.wait(75)
     assert psa.references()[reference(1)] == 1
 
 

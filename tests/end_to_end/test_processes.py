@@ -253,7 +253,7 @@ def test_redis_that_restarts_goes_away_hangs_or_comes_back_empty_costs_no_ticket
         wait_until(lambda: serves(bridge), 5)
 
         server.restart(empty=True)
-        goes_on(30, "after coming back empty")
+        goes_on(40, "after coming back empty")
     wanted = references(1, stream.made)
     wait_until(lambda: delivered(world, wanted), 60)
     wait_until(lambda: set(world.mail_references()) == wanted, 30)

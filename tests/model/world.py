@@ -1,0 +1,345 @@
+"""The real store and the real delivery code under a scheduler: one step at a time, in any order, with every fault.
+
+A *step* is one command to Redis or one request to the ticket system. Each worker takes its turn in a thread that waits
+for permission before every step, so whoever drives the `World` decides the order, and where a worker dies, freezes or
+is lied to. Time stands still unless it is passed; a run is the same each time it is driven the same way.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any, cast
+
+import redis
+import structlog
+
+from bridge.companies import Companies
+from bridge.delivery import Deliverer, Service, Surroundings
+from bridge.details import Details
+from bridge.dispatcher import Dispatcher
+from bridge.idempotency import IdempotencyStore
+from bridge.leadership import Leadership
+from bridge.leases import RENEW_EVERY, Gate, LeaseKeeper
+from bridge.models import Account, IncidentReport
+from bridge.probe import Prober
+from bridge.rendering import Renderer
+from connectors.base import ConnectorContext, ConnectorSettings
+from tests.model.model import FIELDS, RESTING, SETTLE, Command, Phase, Seen, check_move, check_record, require, seen
+from tests.model.steps import BEGINNING, Clock, SteppedRedis, Turnstile
+from tests.model.ticket_system import PSA, NoDetails, PlainRenderer, PretendConnector, TicketSystem
+
+
+class Process:
+    """One process of the bridge that holds the real store, leases, prober and deliverer, but no threads of its own."""
+
+    def __init__(self, world: World) -> None:
+        self.turnstile = Turnstile()
+        self.client = SteppedRedis(connection_pool=world.pool)
+        self.client.setup(self.turnstile, world.clock, world.loaded, world.carried_out)
+        self.store = IdempotencyStore(self.client, settle=SETTLE, clock_offset=world.now - BEGINNING)
+        self.store.open()
+        self.keeper = LeaseKeeper(self.store, clock=lambda: world.now)
+        gate = Gate(self.store, self.keeper, PSA)
+        self.prober = Prober(self.store, lambda name: gate.probing())
+        connector = PretendConnector(world.system, self.turnstile, ConnectorContext(before_request=gate))
+        settings = ConnectorSettings(type="pretend", settle=SETTLE)
+        self.service = Service(PSA, connector, settings, cast(Renderer, PlainRenderer()), limit=2)
+        around = Surroundings(
+            {PSA: self.service}, Companies(None, "off"), cast(Details, NoDetails()), lambda: Account(5)
+        )
+        self.deliverer = Deliverer(
+            self.store, self.keeper, self.prober, lambda: around, draw=random.Random(1), sleep=lambda _: None
+        )
+        self.store.unprove(PSA, world.settings, changed=False)
+        #: Stopped in the middle of whatever it does; its leases are not renewed.
+        self.frozen = False
+
+    @property
+    def claimed(self) -> tuple[int | None, str]:
+        """Report and token of the claim it holds, or held."""
+        leases = list(self.keeper._leases)
+        return (leases[0].claim.report_id, leases[0].claim.token) if leases else (None, "")
+
+    @property
+    def at(self) -> str:
+        """The step this process' turn waits for; '' when it takes none."""
+        return self.turnstile.at
+
+
+class World:
+    """Workers, a process that polls and dispatches, the ticket system, the source, the time. To be closed after use."""
+
+    def __init__(self, url: str, *, workers: int = 3) -> None:
+        self.clock = Clock()
+        self.system = TicketSystem(self.clock)
+        self.pool = redis.ConnectionPool.from_url(url, decode_responses=True)
+        self.eye = redis.Redis(connection_pool=self.pool)
+        self.eye.flushdb()
+        #: Scripts that Redis knows, by their digests.
+        self.loaded: dict[str, str] = {}
+        self.errors: list[str] = []
+        #: What stands for the connector's settings when a process starts.
+        self.settings = "as first configured"
+        #: Reports open at the source, with what they say.
+        self.open: dict[int, str] = {}
+        self.records: dict[int, Seen] = {}
+        self.hints: deque[int] = deque()
+        self.steps = 0
+        self.done: Command | None = None
+        self._failure: BaseException | None = None
+        self._stack = ExitStack()
+        structlog.configure(processors=[self._logged], wrapper_class=structlog.make_filtering_bound_logger(40))
+        self._stack.callback(structlog.reset_defaults)
+        self.hub = Process(self)
+        self.leadership = Leadership(self.hub.store, "dispatcher", patience=1e9, clock=lambda: self.now)
+        self.dispatcher = Dispatcher(
+            self.hub.store,
+            lambda: {PSA: self.hub.service},
+            self.leadership,
+            self.hub.prober,
+            lambda report, _: self.hints.append(report),
+            clock=lambda: self.now,
+        )
+        self.workers = [Process(self) for _ in range(workers)]
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch, to the millisecond as the store has it."""
+        return round(self.clock.now, 3)
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.turnstile.end()
+        self._stack.close()
+        self.pool.disconnect()
+
+    def _logged(self, _: Any, __: str, event: Mapping[str, Any]) -> str:
+        if "inside the bridge" in str(event["event"]):
+            self.errors.append(f"{event['event']}: {event.get('exc_info')!r}")
+        raise structlog.DropEvent
+
+    # -- the model looks on --------------------------------------------------------------------------------------------
+
+    def carried_out(self, command: Command) -> None:
+        """Checks what a command did to the records against the model."""
+        if command.name in ("hgetall", "hget", "hmget", "exists"):
+            return
+        self.check(command)
+
+    def check(self, *commands: Command) -> None:
+        """Is every record in a phase, did each come there by a legal move? `commands`: one, or several of one name."""
+        pipeline = self.eye.pipeline(transaction=False)
+        known = sorted({*self.open, *self.records})
+        for report in known:
+            pipeline.hmget(f"bridge:delivery:{report}:{PSA}", FIELDS)
+            pipeline.zscore(f"bridge:due:{PSA}", str(report))
+            pipeline.zscore(f"bridge:ready:{PSA}", str(report))
+        answers = iter(pipeline.execute())
+        try:
+            for report, record, due, ready in zip(known, answers, answers, answers, strict=False):
+                after = seen(record, scheduled=due is not None or ready is not None)
+                before = self.records.get(report, Seen())
+                mine = [each for each in commands if each.report == report]
+                owners = [each for each in mine if each.token == before.owner]
+                command = next(iter(owners or mine), Command(commands[0].name))
+                check_move(before, after, command, self.now)
+                check_record(after)
+                self.records[report] = after
+        except AssertionError as failure:
+            self._failure = self._failure or failure
+        self._check_tickets()
+
+    def _check_tickets(self) -> None:
+        try:
+            for reference in {made.reference for made in self.system.tickets}:
+                made = [each for each in self.system.tickets if each.reference == reference]
+                require(sum(not each.late for each in made) <= 1, "one report makes one ticket", *made)
+            require(not self.errors, "no error of the bridge's own", *self.errors)
+        except AssertionError as failure:
+            self._failure = self._failure or failure
+
+    def _judge(self) -> None:
+        """Raises what was found; a worker's thread cannot."""
+        self._check_tickets()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def phase(self, report: int) -> Phase:
+        return self.records.get(report, Seen()).phase
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+
+    def start(self, worker: int, report: int) -> None:
+        """An idle worker gets a message, whether or not the delivery is due."""
+        process = self.workers[worker]
+        if not process.at:
+            process.turnstile.run(lambda: process.deliverer.deliver(report, PSA))
+            self._judge()
+
+    def step(self, worker: int, fault: str = "", *, times: int = 1) -> int:
+        """Lets a worker take steps, the last one with a fault. Returns how many there were to take."""
+        process = self.workers[worker]
+        for taken in range(times):
+            if not process.at or process.frozen:
+                return taken
+            process.turnstile.let(fault if taken == times - 1 else "")
+            self.steps += 1
+            self._judge()
+        return times
+
+    def go_to(self, worker: int, step: str) -> bool:
+        """Lets a worker go on until it comes to `step`. False when it does not come there in this turn."""
+        process = self.workers[worker]
+        while process.at and process.at != step and self.step(worker):
+            pass
+        return process.at == step and not process.frozen
+
+    def finish(self, worker: int) -> None:
+        """Lets a worker end its turn."""
+        assert self.step(worker, times=300) < 300, "a turn never ends"
+
+    def crash(self, worker: int) -> None:
+        """A worker's process dies where it stands; another starts in its place."""
+        self.workers[worker].turnstile.end()
+        self.workers[worker] = Process(self)
+        self._judge()
+
+    def freeze(self, worker: int) -> None:
+        self.workers[worker].frozen = True
+
+    def thaw(self, worker: int) -> None:
+        self.workers[worker].frozen = False
+
+    # -- everything else -----------------------------------------------------------------------------------------------
+
+    def wait(self, seconds: float) -> None:
+        """Time passes; whoever runs renews its leases meanwhile."""
+        until = self.now + seconds
+        while self.now < until:
+            moving = [one for one in self.workers if one.at and not one.frozen]
+            self.clock.now = min(until, self.clock.now + 2 * RENEW_EVERY) if moving else until
+            self.system.catch_up()
+            for process in (self.hub, *self.workers):
+                process.store.clock_offset = self.now - BEGINNING
+            for process in moving:
+                process.keeper.renew()
+            if moving:
+                self.check(*(Command("renew", *process.claimed) for process in moving))
+        self.eye.delete(f"bridge:suspect:{PSA}")  # it would have ended by itself, on Redis' own clock
+        self._judge()
+
+    def poll(self) -> None:
+        """The poller lists what is open. It notices a rebirth as the real one does: in its next cycle."""
+        store, started = self.hub.store, self.hub.store.now()
+        leader = int(store.script("lead", "poller", "hub", 6000))
+        reports = [IncidentReport(id, account_id=5, subject=text, severity="low") for id, text in self.open.items()]
+        store.observe(leader, [(report, [(PSA, reference(report.id))]) for report in reports])
+        self.check(Command("observe"))
+        store.forget_unlisted(started)
+        self._judge()
+
+    def dispatch(self) -> None:
+        """The dispatcher enqueues what is due."""
+        assert self.leadership.attempt()
+        self.dispatcher.look()
+        self._judge()
+
+    def hand_out(self) -> list[int]:
+        """Idle workers fetch messages. Returns the workers that did."""
+        fetched = []
+        for number, process in enumerate(self.workers):
+            if self.hints and not process.at and not process.frozen:
+                self.start(number, self.hints.popleft())
+                fetched.append(number)
+        return fetched
+
+    def probe(self) -> None:
+        self.hub.prober.probe_due({PSA: self.hub.service}, threading.Event())
+        self._judge()
+
+    def retry(self, report: int) -> None:
+        """A person wants it tried again."""
+        self.hub.store.retry(report, PSA)
+        self.check(Command("retry"))
+        self._judge()
+
+    def empty(self) -> None:
+        """Redis loses everything."""
+        self.eye.flushdb()
+        self.check(Command("empty"))
+        self._judge()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def round(self) -> None:
+        """Everybody does what there is to do now."""
+        self.poll()
+        self.probe()
+        while True:
+            self.dispatch()
+            fetched = self.hand_out()
+            if not fetched:
+                return
+            for worker in fetched:
+                self.finish(worker)
+
+    def come_to_rest(self, rounds: int = 80) -> None:
+        """No more faults: everything runs fairly until nothing moves any more."""
+        for number, process in enumerate(self.workers):
+            process.frozen = False
+            self.finish(number)
+        for _ in range(rounds):
+            self.round()
+            if self._rests():
+                break
+            for report, record in self.records.items():
+                if record.phase in (Phase.REJECTED, Phase.HELD):
+                    self.retry(report)
+            self.wait(self._until_next())
+        else:
+            raise AssertionError(f"it never comes to rest: {self.records}")
+        self.wait(SETTLE)
+        self.round()
+        self._promised()
+
+    def _rests(self) -> bool:
+        """Nothing is under way: not in the records, not in the ticket system."""
+        still = all(record.phase is Phase.TOLD for record in self.records.values() if record.phase is not Phase.ABSENT)
+        return still and not self.system.late and not self.eye.exists(f"bridge:due:{PSA}", f"bridge:ready:{PSA}")
+
+    def _until_next(self) -> float:
+        """Seconds until something is due, at least five."""
+        pause = self.hub.store.paused(PSA)
+        if pause is not None:
+            return max((pause.next_probe or pause.until) - self.now, 5.0)
+        due = cast("list[tuple[str, float]]", self.eye.zrange(f"bridge:due:{PSA}", 0, 0, withscores=True))
+        return max(due[0][1] / 1000 - self.now if due else 0.0, 5.0)
+
+    def _promised(self) -> None:
+        """Nothing is lost, nothing is doubled, and what the store says is true."""
+        for report in self.open:
+            require(self.phase(report) is Phase.TOLD, "an open report is told", report, self.records)
+        for report, record in self.records.items():
+            made = [each for each in self.system.tickets if each.reference == reference(report)]
+            if record.phase is Phase.ABSENT:
+                continue
+            require(record.phase in RESTING, "everything comes to rest", report, record)
+            require(sum(not each.late for each in made) <= 1 <= len(made), "one report makes one ticket", *made)
+            assert record.ticket is not None
+            require(record.ticket in [each.id for each in made], "the record names a ticket that exists", record, *made)
+            delivery = self.hub.store.delivery(report, PSA)
+            if delivery and "not done" not in delivery.remark:
+                kept = self.system.tickets[record.ticket - 1]
+                require(kept.number != "", "the ticket was completed", kept)
+            if not any(each.late for each in made):
+                require(record.other_ticket is None, "no second ticket is named where there is none", record)
+        require(not self.eye.zcount(f"bridge:slots:{PSA}", self.now * 1000, "inf"), "no slot is kept")
+
+
+def reference(report: int) -> str:
+    return f"huntress-5-{report}"
