@@ -217,10 +217,13 @@ class AutotaskApi:
 
     @staticmethod
     def listed(path: str, items: Any) -> list[dict[str, Any]]:
-        """The records in `items`. What is no list raises `Unavailable`: an unreadable answer is not an empty one."""
-        if not isinstance(items, list):
-            raise Unavailable(f"Autotask answered {path} without a list")
-        return [item for item in items if isinstance(item, dict)]
+        """The records in `items`. What is no list, or holds no record at all though it is not empty, raises
+        `Unavailable`: an unreadable answer is not an empty one.
+        """
+        records = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+        if not isinstance(items, list) or (items and not records):
+            raise Unavailable(f"Autotask answered {path} without a list of records")
+        return records
 
     def _object(self, answer: Answer) -> Mapping[str, Any]:
         if not isinstance(answer.json, dict):

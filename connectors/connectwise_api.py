@@ -153,9 +153,10 @@ class ConnectWiseApi:
 
     def _page(self, path: str, params: Mapping[str, str | int]) -> tuple[list[dict[str, Any]], bool]:
         answer = self.request("GET", path, params=params)
-        if not isinstance(answer.json, list):
-            raise Unavailable(f"ConnectWise answered GET {path} with something that is not a list")
-        return _rows(answer.json), 'rel="next"' in answer.headers.get("Link", "")
+        rows = _rows(answer.json)
+        if not isinstance(answer.json, list) or (answer.json and not rows):  # `[null]` is no empty list
+            raise Unavailable(f"ConnectWise answered GET {path} with something that is not a list of records")
+        return rows, 'rel="next"' in answer.headers.get("Link", "")
 
     def _moved(self, base: str) -> bool:
         with self._lock:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from bridge.demo import autotask_tables as tables
@@ -72,8 +72,10 @@ class PretendAutotask(PretendServer):
         self.page_size = PAGE
         #: Duplicate Ticket Handling: id of the ticket that every new one is taken for; None: off.
         self.duplicate_of: int | None = None
-        #: Seconds for which a created ticket is invisible to queries, by `clock`.
+        #: Seconds for which a created ticket is invisible to queries, by `clock`; by its id it is there at once.
         self.search_lag = 0.0
+        #: The API user may create tickets and read them by id, but its queries find none: an empty list, or a 403.
+        self.search_right: Literal["granted", "sees nothing", "forbidden"] = "granted"
         self.clock = clock
         self._visible_at: dict[int, float] = {}
         self._last_id = 7000
@@ -248,8 +250,11 @@ class PretendAutotask(PretendServer):
         return _item(self.tickets.values(), int(number))
 
     def _visible_tickets(self) -> list[Row]:
+        if self.search_right == "forbidden":
+            raise Refused("The logged in Resource does not have the adequate permissions to query.", status=403)
         now = self.clock()
-        return [row for number, row in self.tickets.items() if self._visible_at[number] <= now]
+        granted = self.search_right == "granted"
+        return [row for number, row in self.tickets.items() if granted and self._visible_at[number] <= now]
 
     # Notes
 

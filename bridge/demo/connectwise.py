@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 from bridge.demo import connectwise_tables as tables
@@ -68,8 +68,10 @@ class PretendConnectWise(PretendServer):
         self.site_url = ""
         #: What wrong credentials are answered with; hosted sites were seen to say 404.
         self.bad_credentials_status = 401
-        #: Seconds for which a created ticket is invisible to searches, by `clock`.
+        #: Seconds for which a created ticket is invisible to searches, by `clock`; by its id it is there at once.
         self.search_lag = 0.0
+        #: The API user may create tickets and read them by id, but its searches find none: an empty list, or a 403.
+        self.search_right: Literal["granted", "sees nothing", "forbidden"] = "granted"
         self.clock = clock
         self._visible_at: dict[int, float] = {}
         self._last_id = 1000
@@ -191,16 +193,15 @@ class PretendConnectWise(PretendServer):
     # Tickets.
 
     def _search(self, request: Received) -> Reply:
+        if self.search_right == "forbidden":
+            raise Refused(Reply(403, {"code": "Security", "message": "You do not have permission.", "errors": None}))
         now = self.clock()
-        return self._listing(
-            request,
-            [
-                self._public(ticket)
-                for number, ticket in self.tickets.items()
-                if self._visible_at.get(number, now) <= now
-            ],
-            tables.TICKET_FIELDS,
-        )
+        visible = [
+            self._public(ticket)
+            for number, ticket in self.tickets.items()
+            if self.search_right == "granted" and self._visible_at.get(number, now) <= now
+        ]
+        return self._listing(request, visible, tables.TICKET_FIELDS)
 
     def _create(self, request: Received) -> Reply:
         ticket = {"id": self._next_id(), **build(request.json, self.boards, self._choices)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import random
 import re
 import socket
 import ssl
@@ -51,11 +52,41 @@ class Fault:
     body: Any = None
     #: Regular expression searched in the request's query and body.
     about: str = ""
+    #: How often it happened.
+    met: int = 0
 
     def matches(self, request: Received) -> bool:
         """Is this fault meant for `request`, and has it times left?"""
         meant = self.method in ("*", request.method) and re.search(self.path, request.path) is not None
         return meant and (self.times is None or self.times > 0) and request.mentions(self.about)
+
+
+class Unrest:
+    """A bad hour: every request meets one of `RANDOM_FAULTS` with this probability, drawn with `seed`."""
+
+    def __init__(self, probability: float, seed: int) -> None:
+        self.probability = probability
+        #: Requests that met a fault.
+        self.met = 0
+        self._random = random.Random(seed)  # noqa: S311 - no secret
+
+    def strike(self) -> Fault | None:
+        """What happens to the next request; None: nothing."""
+        if self._random.random() >= self.probability:
+            return None
+        self.met += 1
+        return self._random.choice(RANDOM_FAULTS)
+
+
+#: What `Unrest` draws from.
+RANDOM_FAULTS = (
+    Fault("drop"),
+    Fault("commit_drop"),
+    Fault("status", status=500),
+    Fault("commit_status", status=500),
+    Fault("status", status=503),
+    Fault("status", status=429, headers={"Retry-After": "1"}),
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +139,8 @@ class PretendServer:
         #: Everything received, in order; guarded by `lock`.
         self.received: list[Received] = []
         self.faults: list[Fault] = []
+        #: Happens to requests that none of `faults` is meant for; None: nothing does.
+        self.unrest: Unrest | None = None
         #: Seconds every request takes at least.
         self.latency = 0.0
         #: Seconds until a new connection is first read from: with TLS, how long the handshake takes.
@@ -197,7 +230,10 @@ class PretendServer:
             self._in_flight += 1
             self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
             fault = next((fault for fault in self.faults if fault.matches(request)), None)
-            if fault and fault.times is not None:
+            if fault is None:
+                return self.unrest.strike() if self.unrest else None
+            fault.met += 1
+            if fault.times is not None:
                 fault.times -= 1
             return fault
 

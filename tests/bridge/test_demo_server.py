@@ -14,7 +14,7 @@ import pytest
 import requests
 import trustme
 
-from bridge.demo.server import Fault, FaultKind, PretendServer, Received, Reply
+from bridge.demo.server import Fault, FaultKind, PretendServer, Received, Reply, Unrest
 
 
 class Echo(PretendServer):
@@ -120,7 +120,7 @@ def test_faults(echo: Echo, client: requests.Session, kind: FaultKind, commits: 
             client.post(f"{echo.url}/things", json=1)
 
     assert len(echo.made) == commits
-    assert fault.times == 0
+    assert (fault.times, fault.met) == (0, 1)
     assert client.post(f"{echo.url}/things", json=2).status_code == 201, "the fault is used up"
 
 
@@ -138,6 +138,28 @@ def test_what_was_asked_for_may_be_done_after_the_connection_was_lost(echo: Echo
 def test_a_fault_without_times_lasts_and_the_first_match_wins(echo: Echo, client: requests.Session) -> None:
     echo.faults = [Fault("status", path="^/text$", status=418), Fault("status", status=500, times=None)]
     assert [client.get(f"{echo.url}/text").status_code for _ in range(3)] == [418, 500, 500]
+
+
+def test_unrest_strikes_at_random_and_the_same_with_the_same_seed(echo: Echo, client: requests.Session) -> None:
+    def ask() -> str:
+        try:
+            return str(client.get(f"{echo.url}/text").status_code)
+        except requests.ConnectionError:
+            return "reset"
+
+    seen = []
+    for seed in (1, 1, 2):
+        echo.unrest = Unrest(0.5, seed)
+        seen.append([ask() for _ in range(60)])
+        assert echo.unrest.met == sum(answer != "200" for answer in seen[-1])
+        assert 15 < echo.unrest.met < 45
+    assert seen[0] == seen[1] != seen[2]
+    assert set(seen[0]) == {"200", "reset", "429", "500", "503"}
+    echo.faults = [Fault("status", status=418)]
+    echo.unrest = Unrest(1, 1)
+    assert (ask(), echo.unrest.met) == ("418", 0), "a fault that is meant for the request comes first"
+    echo.unrest = None
+    assert ask() == "200"
 
 
 def test_a_drop_is_a_reset(echo: Echo) -> None:

@@ -125,7 +125,15 @@ def test_only_references_are_looked_up(psa: PretendAutotask, reference: str) -> 
 
 
 @pytest.mark.parametrize(
-    "body", [None, {}, {"items": None}, {"items": [{"id": 7001, "externalID": "other"}]}, {"items": [{"id": 7001}]}]
+    "body",
+    [
+        None,
+        {},
+        {"items": None},
+        {"items": [None]},
+        {"items": [{"id": 7001, "externalID": "other"}]},
+        {"items": [{"id": 7001}]},
+    ],
 )
 def test_an_unreadable_answer_is_never_not_found(psa: PretendAutotask, body: Any) -> None:
     desk = connector(psa)
@@ -141,6 +149,19 @@ def test_a_search_that_lags_is_empty_until_it_is_not(psa: PretendAutotask, clock
     assert desk.find(REFERENCE) == []
     clock.now += 10
     assert len(desk.find(REFERENCE)) == 1
+
+
+def test_an_api_user_that_may_not_search_still_creates(psa: PretendAutotask) -> None:
+    desk = connector(psa)
+    psa.search_right = "sees nothing"
+    ref = made(desk, ticket())
+    assert desk.find(REFERENCE) == []
+    assert desk.complete(ref, ticket()).number, "it is read by its id"
+    psa.search_right = "forbidden"
+    with pytest.raises(Misconfigured, match="adequate permissions"):
+        desk.find(REFERENCE)
+    psa.search_right = "granted"
+    assert [found.id for found in desk.find(REFERENCE)] == [ref.id]
 
 
 @pytest.mark.parametrize("name", ["Report Ref", "userDefinedFields.report ref"])

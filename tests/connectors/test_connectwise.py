@@ -284,7 +284,21 @@ def test_find_sees_a_late_search(connect: Connect, psa: PretendConnectWise, cloc
     connector = connect()
     ref = create(connector)
     assert connector.find(TICKET.reference) == []
+    assert connector.link(ref.id, TICKET.reference) == ref, "by its id it is there at once"
     clock.now += 30
+    assert connector.find(TICKET.reference) == [ref]
+
+
+def test_an_api_member_that_may_not_search_still_creates(connect: Connect, psa: PretendConnectWise) -> None:
+    connector = connect()
+    psa.search_right = "sees nothing"
+    ref = create(connector)
+    assert connector.find(TICKET.reference) == []
+    assert connector.link(ref.id, TICKET.reference) == ref
+    psa.search_right = "forbidden"
+    with pytest.raises(Misconfigured, match="You do not have permission"):
+        connector.find(TICKET.reference)
+    psa.search_right = "granted"
     assert connector.find(TICKET.reference) == [ref]
 
 
@@ -299,6 +313,7 @@ def test_find_sees_a_late_search(connect: Connect, psa: PretendConnectWise, cloc
         ({"kind": "drop"}, Unavailable),
         ({"kind": "garbage"}, Unavailable),
         ({"kind": "status", "status": 200, "body": {"tickets": []}}, Unavailable),
+        ({"kind": "status", "status": 200, "body": [None]}, Unavailable),
         ({"kind": "status", "status": 200, "body": [{"id": 1, "externalXRef": "another"}]}, Unavailable),
         ({"kind": "status", "status": 200, "body": [{"id": 1}]}, Unavailable),
         ({"kind": "status", "status": 200, "body": [{"externalXRef": "huntress-7-42"}]}, Unavailable),
