@@ -84,6 +84,15 @@ class Site:
         self.bridge.kill(self.processes[index][1])
         return time.monotonic(), held
 
+    def wait_until_quiet(self, seconds: float = 60) -> None:
+        """Returns when no delivery is on its way any more; only then can no second ticket come."""
+        states = ("pending", "creating")
+        wait_until(
+            lambda: not any(self.client.zcard(f"bridge:state:{state}") for state in states),
+            seconds,
+            "no delivery is on its way",
+        )
+
     def stop(self) -> None:
         """SIGTERM to everything; each process ends with exit code 0."""
         for _, process in self.processes:
