@@ -946,6 +946,18 @@ def test_an_unfindable_connector_stays_paused_while_it_cannot_be_asked(stage: St
     assert stage.store.paused(psa.name) is None
 
 
+def test_where_nothing_is_found_a_lost_answer_costs_one_second_ticket_and_no_more(stage: Stage, psa: Psa) -> None:
+    """Nobody can be asked: a ticket that is not seen looks like one that was never made."""
+    psa.state.search_right = "sees nothing"
+    psa.fault_create("commit_drop", 1)
+    stage.report(1, 2, 3)
+    stage.wait(150)
+    assert psa.references() == {reference(1): 2}
+    pause = stage.store.paused(psa.name)
+    assert pause is not None
+    assert (pause.kind, pause.report_id) == ("unfindable", 1)
+
+
 @pytest.mark.parametrize(
     ("changed", "lifted"),
     [({}, False), ({"private_key": "another"}, True), ({"private_key": "another", "timeout": 31}, True)],

@@ -153,6 +153,7 @@ SCENES = {
         short=12,
         long=60,
         per_second=2.5,
+        retried=True,
         settings={"settle": SETTLE, "timeout": TIMEOUT},
     ),
 }

@@ -14,7 +14,6 @@ import pytest
 
 from bridge.demo.server import Fault, Unrest
 from tests.bridge.stage import Stage, Systems
-from tests.end_to_end.conftest import Bridge
 from tests.faults.figures import Figures
 from tests.faults.judge import SETTLE
 from tests.faults.trouble import Scene, Span, Trouble, side_by_side, staged
@@ -63,11 +62,6 @@ def asked_little(psa: Psa, numbers: Sequence[int], span: Span) -> str:
     return f"{psa.name} was asked {asked} times in {span.ended - span.begun:.0f} s"
 
 
-def retry(bridge: Bridge) -> None:
-    """Saves waiting for the next probe."""
-    assert bridge("retry").returncode == 0
-
-
 SCENES = {
     "creates": Scene(
         (
@@ -102,7 +96,7 @@ SCENES = {
         (Trouble("3 everything answered 401, in processes", everything(status=401), check=asked_little),),
         short=8,
         long=90,
-        afterwards=retry,
+        retried=True,
     ),
     "half": Scene(
         (Trouble("3 half the requests dropped, 500, 503 or 429", half),),

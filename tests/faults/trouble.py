@@ -59,8 +59,8 @@ class Scene:
     per_second: float = 1.0
     #: Of every connector.
     settings: Mapping[str, Any] = field(default_factory=dict)
-    #: What the operator does at the end of the short form.
-    afterwards: Callable[[Bridge], object] = lambda bridge: None
+    #: Does the operator `retry` at the end of the short form? It saves waiting for back-offs and the next probe.
+    retried: bool = False
 
 
 def end(psa: Psa) -> None:
@@ -77,8 +77,9 @@ def play(scene: Scene, world: World, bridge: Bridge, long: bool) -> list[Figures
     site = Site(world, bridge, ("run",))
     both = psas(world)
     site.wait_until_ready()
-    with Load(world, scene.per_second, seed=1) as load:
-        wait_until(lambda: all(psa.references() for psa in both.values()), 60, "the first tickets are there")
+    world.reports(2)  # the second waits until the first ticket was found again
+    wait_until(lambda: all(len(psa.references()) == 2 for psa in both.values()), 60, "the first tickets are there")
+    with Load(world, scene.per_second, seed=1, first=3) as load:
         begun = time.monotonic()
         counters = [
             [counter for psa in both.values() for counter in trouble.begin(psa, ending_in(trouble.digits))]
@@ -88,8 +89,8 @@ def play(scene: Scene, world: World, bridge: Bridge, long: bool) -> list[Figures
     for psa in both.values():
         end(psa)
     span = Span(begun, time.monotonic())
-    if not long:
-        scene.afterwards(bridge)
+    if scene.retried and not long:
+        bridge("retry")
     numbers = [
         [number for number in range(1, load.next) if str(number)[-1] in trouble.digits] for trouble in scene.troubles
     ]
