@@ -118,12 +118,15 @@ def empty_answers(psa: Psa, numbers: Sequence[int], span: Span) -> str:
 
 
 def nothing_was_created_in_doubt(psa: Psa, numbers: Sequence[int], span: Span) -> str:
-    """Not one create more while searches failed; what was never carried out is created again after a good answer."""
+    """Not one create more while searches failed; what was never carried out is created again after a good answer.
+
+    Autotask refuses some that it would have carried out: hanging searches take up the three requests that it allows.
+    """
     again = 0
     for number in numbers:
         first, *later = [create.at for create in psa.creates(number)]
         if span.begun < first < span.ended:
-            assert len(later) == (0 if carried_out(number) else 1), number
+            assert psa.name == "desk" or len(later) == (0 if carried_out(number) else 1), number
             assert all(at > span.ended and at > first + SETTLE for at in later), number
             again += len(later)
     return f"{psa.name}: {again} were never carried out, and created again after a good answer"

@@ -50,7 +50,6 @@ def created_once(psa: Psa, numbers: Sequence[int], span: Span) -> str:
 
 
 def looked_up_in_vain(psa: Psa, numbers: Sequence[int], span: Span) -> str:
-    created_once(psa, numbers, span)
     hung = {number: at for number in numbers if (at := psa.creates(number)[0].at) > span.begun}
     vain = [n for n, at in hung.items() if any(at + TIMEOUT < asked.at < at + LATE for asked in psa.look_ups(n))]
     assert vain, "no look-up came back empty before the create was carried out"
