@@ -277,8 +277,7 @@ PLAYS: dict[str, Callable[[bool], list[Figures]]] = {
 
 @pytest.fixture(scope="module")
 def played(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[list[Figures]]]]:
-    long = bool(request.config.getoption("--long"))
-    with side_by_side({name: partial(play, long) for name, play in PLAYS.items()}) as futures:
+    with side_by_side(PLAYS, request) as futures:
         yield futures
 
 

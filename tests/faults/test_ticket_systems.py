@@ -108,18 +108,17 @@ SCENES = {
 
 @pytest.fixture(scope="module")
 def played(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[list[Figures]]]]:
-    long = bool(request.config.getoption("--long"))
-    with side_by_side({name: partial(staged, scene, long) for name, scene in SCENES.items()}) as futures:
+    with side_by_side({name: partial(staged, scene) for name, scene in SCENES.items()}, request) as futures:
         yield futures
 
 
 @pytest.mark.parametrize(
-    ("scene", "row"), [(name, row) for name, scene in SCENES.items() for row in range(len(scene.troubles))]
+    ("play", "row"), [(name, row) for name, scene in SCENES.items() for row in range(len(scene.troubles))]
 )
 def test_a_ticket_system_that_misbehaves(
-    scene: str, row: int, played: dict[str, Future[list[Figures]]], report_figures: Callable[[Figures], None]
+    play: str, row: int, played: dict[str, Future[list[Figures]]], report_figures: Callable[[Figures], None]
 ) -> None:
-    figures = played[scene].result()[row]
+    figures = played[play].result()[row]
     report_figures(figures)
     assert figures.faults > 0
 

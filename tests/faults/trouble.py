@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bridge.demo.server import Fault, Unrest
 from tests.end_to_end.conftest import Bridge, World, wait_until
 from tests.faults.figures import Figures
@@ -137,7 +139,11 @@ def staged(scene: Scene, long: bool) -> list[Figures]:
 
 
 @contextlib.contextmanager
-def side_by_side(plays: Mapping[str, Callable[[], list[Figures]]]) -> Iterator[dict[str, Future[list[Figures]]]]:
-    """Runs everything at the same time; each test takes the rows that it reports."""
+def side_by_side(
+    plays: Mapping[str, Callable[[bool], list[Figures]]], request: pytest.FixtureRequest
+) -> Iterator[dict[str, Future[list[Figures]]]]:
+    """Plays what the chosen tests name as `play`, all at the same time; each test takes the rows that it reports."""
+    long = bool(request.config.getoption("--long"))
+    chosen = {item.callspec.params.get("play") for item in request.session.items if hasattr(item, "callspec")}
     with ThreadPoolExecutor(len(plays)) as pool:
-        yield {name: pool.submit(one) for name, one in plays.items()}
+        yield {name: pool.submit(play, long) for name, play in plays.items() if name in chosen}
