@@ -100,7 +100,7 @@ def play(scene: Scene, world: World, bridge: Bridge, long: bool) -> list[Figures
     for some in numbers:
         site.judge.wait_until_complete(1000 if long else 90, some)
         settled.append(time.monotonic() - span.ended)
-    site.wait_until_quiet()
+    site.wait_until_quiet(400 if long else 60)
     site.stop()
     assert site.orderly(), "a traceback in a log"
     missing, doubled = site.judge.missing(), site.judge.doubled()
