@@ -225,6 +225,7 @@ def _client(url: str, kind: type[redis.Redis], decode: bool, *, quick: bool = Fa
         # After a fail-over behind one name, the old primary refuses writes until we connect anew and find the new one.
         "retry_on_error": [redis.ReadOnlyError],
         "client_name": "huntress-bridge",
+        "driver_info": None,  # two more answers to wait for before a new connection's first command
         "protocol": 2,
     }
     try:

@@ -405,13 +405,12 @@ class IdempotencyStore:
 
     def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
         """As `renew` for each, in one round trip."""
-        pipeline = self.client.pipeline(transaction=False)
-        for claim in claims:
-            self.script("renew", claim.report_id, claim.connector, claim.token, round(LEASE * 1000), client=pipeline)
-        answers = pipeline.execute()
-        if -1 in answers:
+        listed = [[str(claim.report_id), claim.connector, claim.token] for claim in claims]
+        answer = self.script("renew", round(LEASE * 1000), json.dumps(listed))
+        if answer == "reborn":
             self.reborn()
-        return [answer == 1 for answer in answers]
+            return [False] * len(claims)
+        return [held == 1 for held in answer]
 
     def begin_create(self, claim: Claim, *, proof: bool) -> Gate:
         """The last gate before a create request; writes `creating`. With replicas, confirmed by one of them."""
