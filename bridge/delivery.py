@@ -299,7 +299,7 @@ class Turn:
             "hold": "the store came back empty; nothing is created until tickets in flight can be found",
             "paused": "the connector was paused just before the ticket was sent",
             "proving": "waiting until the first ticket since the start was found again by its reference",
-            "unconfirmed": "no replica of Redis confirmed the write, so nothing was sent",
+            "unconfirmed": "no replica of Redis confirmed the write, nor did its Sentinels, so nothing was sent",
         }
         if gate.verdict == "lost":
             self.log.info("the delivery belongs to another worker now; nothing was sent")

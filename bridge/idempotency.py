@@ -37,6 +37,7 @@ import redis
 from pydantic import TypeAdapter, ValidationError
 
 from bridge.models import Delivery, DeliveryState, IncidentReport, TicketRef, severity_rank
+from bridge.sentinels import has_sentinels, most_name
 
 #: Version of the lay-out above; a store with a newer one is refused.
 SCHEMA = 1
@@ -413,7 +414,10 @@ class IdempotencyStore:
         return [held == 1 for held in answer]
 
     def begin_create(self, claim: Claim, *, proof: bool) -> Gate:
-        """The last gate before a create request; writes `creating`. With replicas, confirmed by one of them."""
+        """The last gate before a create request; writes `creating`.
+
+        With replicas, confirmed by one of them; with Sentinels and no replica left, by most of the Sentinels.
+        """
         arguments = (
             "begin_create",
             claim.report_id,
@@ -423,8 +427,14 @@ class IdempotencyStore:
             1 if proof else 0,
             round(self._longest_proof() * 1000),
         )
-        answer = self._confirmed(*arguments) if self._replicas() else self.script(*arguments)
+        if self._replicas():
+            answer = self._confirmed(*arguments)
+        elif has_sentinels(self.client):
+            answer = self._agreed(*arguments)
+        else:
+            answer = self.script(*arguments)
         if answer is None:
+            self._ask_replicas_at = 0.0  # there may be none any more
             return Gate("unconfirmed")
         if answer[0] == "reborn":
             self.reborn()
@@ -451,6 +461,14 @@ class IdempotencyStore:
         pipeline.wait(1, 1000)
         answer, confirmed = pipeline.execute()
         return answer if confirmed or answer[0] not in ("go", "prove") else None
+
+    def _agreed(self, *arguments: Any) -> Any:
+        """Runs a script; None when most Sentinels do not call the server that ran it the primary."""
+        pipeline = self.client.pipeline(transaction=False)
+        self.script(*arguments, client=pipeline)
+        pipeline.info("server")
+        answer, server = pipeline.execute()
+        return answer if answer[0] not in ("go", "prove") or most_name(self.client, server["run_id"]) else None
 
     def record(
         self,
