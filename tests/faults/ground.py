@@ -21,7 +21,7 @@ from tests.faults.site import Site
 #: Seconds after which a create that a fault must meet under way is carried out and answered; well below `SETTLE`.
 LATE = 4.0
 #: Seconds for a site to deliver everything once the last fault is over.
-PATIENCE = 240.0
+PATIENCE = 300.0
 
 #: Reports that a site has delivered before anything happens to it; the load begins with the next number.
 BEFORE = 4
@@ -42,20 +42,43 @@ def make_site(
     stack: contextlib.ExitStack, server: RedisServer, *roles: str, url: str = "", world: World | None = None
 ) -> Site:
     """A site that has delivered `BEFORE` reports. `url`: how its processes reach the server, if not by its socket."""
+    site = make_empty_site(stack, server, url=url, world=world)
+    site.processes = [(role, site.bridge.start(role)) for role in roles]
+    get_going(site)
+    return site
+
+
+def make_empty_site(
+    stack: contextlib.ExitStack,
+    server: RedisServer,
+    *,
+    url: str = "",
+    world: World | None = None,
+    insecure_http: bool = False,
+    **settings: Any,
+) -> Site:
+    """A site without processes. `settings` are for both connectors."""
     world = world or World()
     for system in world.systems:
         system.start()
         stack.callback(system.stop)
-    world.reports(BEFORE)
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp"))
-    tables: dict[str, Any] = {"connectors": connectors(world), "redis": {"url": url or server.url}}
+    tables: dict[str, Any] = {
+        "huntress": world.huntress.settings(insecure_http=insecure_http),
+        "connectors": connectors(world, **({"insecure_http": insecure_http} | settings)),
+        "redis": {"url": url or server.url},
+    }
     bridge = Bridge(Path(folder), world, tables)
     stack.callback(bridge.end)
-    site = Site(world, bridge, roles, server)
+    return Site(world, bridge, (), server)
+
+
+def get_going(site: Site) -> None:
+    """Returns when the first reports are delivered, from when on the PSAs take their time."""
+    site.world.reports(BEFORE)
     site.wait_until_ready()
     site.judge.wait_until_complete(60)
-    slow(world)
-    return site
+    slow(site.world)
 
 
 def late_creates(site: Site, times: int = 2, delay: float = LATE) -> None:

@@ -23,7 +23,7 @@ from tests.faults.line import Line
 from tests.faults.site import Site
 
 #: New reports per second, in the short form and in the long one.
-SHORT_LOAD, LONG_LOAD = 1.0, 2.0
+SHORT_LOAD, LONG_LOAD = 1.0, 1.0
 #: Reports that wait when the slow server becomes slow.
 BACKLOG = 12
 #: Seconds of everything that has no duration of its own, in the short form and in the long one.
