@@ -110,13 +110,17 @@ class Deliverer:
         if service is None or self.stopping():
             return
         asked_at = time.monotonic()
-        claim = self.store.claim(
-            report_id,
-            connector,
-            group=service.group,
-            concurrency=service.limit,
-            settle=service.settings.settle,
-        )
+        try:
+            claim = self.store.claim(
+                report_id,
+                connector,
+                group=service.group,
+                concurrency=service.limit,
+                settle=service.settings.settle,
+            )
+        except redis.RedisError as error:
+            log.warning("not claimed: the store does not answer; the delivery is due again by itself", error=str(error))
+            return
         if isinstance(claim, str):
             log.debug("not claimed", why=claim)
             return
