@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import redis
@@ -19,22 +19,37 @@ SERVICE = "main"
 
 
 class SentinelServer:
-    """Watches the primary at `primary` (a port); counts it as down after `down_after` seconds."""
+    """Watches the primary at `host` and `primary`, a port; counts it as down after `down_after` seconds.
 
-    def __init__(self, folder: Path, primary: int, *, quorum: int = 1, down_after: float = 0.3) -> None:
+    It listens on `address` and runs by the command `within`, if given, on another host.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        primary: int,
+        *,
+        quorum: int = 1,
+        down_after: float = 0.3,
+        host: str = "127.0.0.1",
+        address: str = "127.0.0.1",
+        within: Sequence[str] = (),
+    ) -> None:
+        self.address = address
         self.port = free_port(0)
         config = folder / "sentinel.conf"
         config.write_text(
-            f"port {self.port}\nbind 127.0.0.1\nsentinel monitor {SERVICE} 127.0.0.1 {primary} {quorum}\n"
+            f"port {self.port}\nbind {address}\nprotected-mode no\n"
+            f"sentinel monitor {SERVICE} {host} {primary} {quorum}\n"
             f"sentinel down-after-milliseconds {SERVICE} {round(down_after * 1000)}\n"
             f"sentinel failover-timeout {SERVICE} 2000\n"
         )
         with (folder / "sentinel.log").open("wb") as log:
-            command = [str(server_binary()), str(config), "--sentinel"]
+            command = [*within, str(server_binary()), str(config), "--sentinel"]
             self._process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
 
     def client(self) -> redis.Redis:
-        return redis.Redis("127.0.0.1", self.port, decode_responses=True)
+        return redis.Redis(self.address, self.port, decode_responses=True)
 
     def sees(self, *, replicas: int, sentinels: int = 0) -> bool:
         """Does it know of that many replicas and other Sentinels by now?"""
@@ -70,12 +85,17 @@ def sentinels(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp")))
             started.append(SentinelServer(folder, primary, quorum=number // 2 + 1, down_after=down_after))
             stack.callback(started[-1].kill)
-        deadline = time.monotonic() + within
-        while not all(one.sees(replicas=replicas, sentinels=number - 1) for one in started):
-            assert time.monotonic() < deadline, "the Sentinels do not find each other and the replicas"
-            time.sleep(0.05)
+        wait_until_known(started, replicas=replicas, within=within)
         yield started
 
 
-def sentinel_url(started: list[SentinelServer]) -> str:
-    return f"redis+sentinel://{','.join(f'127.0.0.1:{one.port}' for one in started)}/{SERVICE}/0"
+def wait_until_known(started: Sequence[SentinelServer], *, replicas: int, within: float = 20) -> None:
+    """Returns when they know each other and the replicas."""
+    deadline = time.monotonic() + within
+    while not all(one.sees(replicas=replicas, sentinels=len(started) - 1) for one in started):
+        assert time.monotonic() < deadline, "the Sentinels do not find each other and the replicas"
+        time.sleep(0.05)
+
+
+def sentinel_url(started: Sequence[SentinelServer]) -> str:
+    return f"redis+sentinel://{','.join(f'{one.address}:{one.port}' for one in started)}/{SERVICE}/0"

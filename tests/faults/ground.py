@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ BEFORE = 4
 Scenario = Callable[[contextlib.ExitStack, bool], Figures]
 
 
-def make_server(stack: contextlib.ExitStack, *options: str) -> RedisServer:
+def make_server(stack: contextlib.ExitStack, *options: str, within: Sequence[str] = ()) -> RedisServer:
     """A Redis of the scenario's own, running, with its data on disk."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp"))
-    server = RedisServer(Path(folder), "--appendonly", "yes", *options)
+    server = RedisServer(Path(folder), "--appendonly", "yes", *options, within=within)
     stack.callback(server.kill)
     server.start()
     return server

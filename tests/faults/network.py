@@ -25,11 +25,15 @@ class NoNetwork(Exception):
     """Namespaces cannot be made here; the text says why."""
 
 
+def _tool(name: str) -> str:
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if found is None:
+        raise NoNetwork(f"{name} (iproute2) is not installed")
+    return found
+
+
 def _run(*command: str) -> str:
-    tool = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if tool is None:
-        raise NoNetwork(f"{command[0]} (iproute2) is not installed")
-    done = subprocess.run([tool, *command[1:]], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([_tool(command[0]), *command[1:]], capture_output=True, text=True, timeout=20, check=False)
     if done.returncode:
         raise NoNetwork(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout
@@ -45,8 +49,7 @@ class Network:
 
     def add_host(self) -> str:
         """One more host; its name is that of its namespace."""
-        number = len(self.hosts) + 1
-        host = f"{self.tag}h{number}"
+        host = f"{self.tag}h{len(self.hosts) + 1}"
         _run("ip", "netns", "add", host)
         self.hosts.append(host)
         _run("ip", "-n", host, "link", "set", "lo", "up")
@@ -54,8 +57,7 @@ class Network:
             here, bridge = self._port(host, line), self._bridge(line)
             _run("ip", "link", "add", here, "type", "veth", "peer", "name", line, "netns", host)
             _run("ip", "link", "set", here, "master", bridge, "up")
-            address = f"{self.address[line].rpartition('.')[0]}.{number + 1}/24"
-            _run("ip", "-n", host, "addr", "add", address, "dev", line)
+            _run("ip", "-n", host, "addr", "add", f"{self.of(host, line)}/24", "dev", line)
             _run("ip", "-n", host, "link", "set", line, "up")
             # As behind a router: that nobody answers any more is not known on the spot.
             mac = Path(f"/sys/class/net/{bridge}/address").read_text().strip()
@@ -66,7 +68,11 @@ class Network:
 
     def within(self, host: str) -> tuple[str, ...]:
         """What stands before a command that runs on `host`."""
-        return ("ip", "netns", "exec", host)
+        return (_tool("ip"), "netns", "exec", host)
+
+    def of(self, host: str, line: str) -> str:
+        """The address of `host` on one of its lines."""
+        return f"{self.address[line].rpartition('.')[0]}.{self.hosts.index(host) + 2}"
 
     def cut(self, host: str, *lines: str) -> None:
         """Nothing goes to or comes from `host` over these lines."""

@@ -6,10 +6,12 @@ import contextlib
 import os
 import random
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -32,9 +34,10 @@ from tests.faults.judge import Load, psas
 from tests.faults.line import Line
 from tests.faults.network import Network, NoNetwork, network
 from tests.faults.site import Site
+from tests.sentinel import SentinelServer, sentinel_url, wait_until_known
 
 #: New reports per second, in the short form and in the long one.
-SHORT_LOAD, LONG_LOAD = 0.5, 1.5
+SHORT_LOAD, LONG_LOAD = 0.5, 0.8
 #: Seconds that a host is cut off; longer than every lease in the short form.
 SHORT_CUT, LONG_CUT = 12.0, 60.0
 #: Cuts of the long form, a worker's host and the leading poller's in turn.
@@ -114,6 +117,51 @@ def stuck(stack: contextlib.ExitStack, long: bool) -> Figures:
     return outcome(site, "7 A create stuck in a host's socket until after `settle`", len(numbers))
 
 
+def split(stack: contextlib.ExitStack, long: bool) -> Figures:
+    """The primary is cut off with a poller, a worker and a Sentinel, and all reach the PSAs; the others go on."""
+    net = stack.enter_context(network())
+    hosts = [net.add_host() for _ in range(3)]
+    addresses = [net.of(host, "store") for host in hosts]
+    port = free_port(0)
+    servers: list[RedisServer] = []
+    for host, address in zip(hosts[:2], addresses, strict=False):
+        options = ["--port", str(port), "--bind", address, "--protected-mode", "no", "--repl-diskless-sync-delay", "0"]
+        options += ["--repl-timeout", "3", "--repl-ping-replica-period", "1"]
+        options += ["--replicaof", addresses[0], str(port)] if servers else []
+        servers.append(make_server(stack, *options, within=net.within(host)))
+    watching = []
+    for host, address in zip(hosts, addresses, strict=True):
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp")))
+        how = {"host": addresses[0], "address": address, "within": net.within(host)}
+        watching.append(SentinelServer(folder, port, quorum=2, down_after=1.0, **how))  # type: ignore[arg-type]
+        stack.callback(watching[-1].kill)
+    wait_until_known(watching, replicas=1)
+    world = World(host=net.address["world"])
+    site = make_empty_site(stack, servers[0], url=sentinel_url(watching), world=world, insecure_http=True)
+    for host in hosts[:2]:
+        start(site, net, host, "poller")
+        start(site, net, host, "worker")
+    get_going(site)
+    times = 3
+    with Load(site.world, 1.0, 8, first=BEFORE + 1):
+        for turn in range(times):
+            time.sleep(2)
+            late_creates(site)
+            time.sleep(1)
+            alone = turn % 2
+            net.cut(hosts[alone], "store")
+            time.sleep(LONG_CUT)
+            net.rejoin(hosts[alone], "store")
+            wait_until(partial(follows, servers[alone]), 60, "the old primary follows the new one")
+    return outcome(site, "7 Split: the old primary of Sentinel with half of the bridge", times)
+
+
+def follows(server: RedisServer) -> bool:
+    with server.client() as client:
+        info = client.info("replication")
+    return (str(info["role"]), str(info.get("master_link_status"))) == ("slave", "up")
+
+
 def any_creating(site: Site, keys: list[str]) -> bool:
     return any(site.client.hget(key, "state") == "creating" for key in keys)
 
@@ -122,7 +170,9 @@ SCENARIOS: dict[str, Scenario] = {
     "redis": partial(cut_off, lines=("store",), what="A host cut off from Redis only"),
     "everything": partial(cut_off, lines=("store", "world"), what="A host cut off from everything"),
     "stuck": stuck,
+    "split": split,
 }
+ONLY_LONG = {"split"}
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +182,16 @@ def started(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Figures
             tried.cut(tried.add_host(), "store")
     except NoNetwork as error:
         pytest.skip(f"no hosts of their own here: {error}")
-    names = selected(request)
+    long = bool(request.config.getoption("--long"))
+    names = selected(request) - (set() if long else ONLY_LONG)
     with contextlib.ExitStack() as stack:
         wanted = {name: scenario for name, scenario in SCENARIOS.items() if name in names}
-        yield start_all(wanted, stack, bool(request.config.getoption("--long")))
+        yield start_all(wanted, stack, long)
 
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_hosts(name: str, started: dict[str, Future[Figures]], report_figures: Callable[[Figures], None]) -> None:
+    if name not in started:
+        pytest.skip("in the long form only")
     report_figures(started[name].result())

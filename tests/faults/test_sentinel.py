@@ -21,7 +21,7 @@ from tests.faults.judge import Load
 from tests.sentinel import SentinelServer, sentinel_url, sentinels
 
 #: New reports per second, in the short form and in the long one.
-SHORT_LOAD, LONG_LOAD = 0.5, 2.0
+SHORT_LOAD, LONG_LOAD = 0.5, 1.0
 #: Seconds without an answer after which a Sentinel counts the primary as down.
 DOWN_AFTER = 1.0
 #: Seconds for the Sentinels to agree on a new primary, and for one that is back to follow it.
