@@ -73,11 +73,10 @@ def cut_off(stack: contextlib.ExitStack, long: bool, *, lines: tuple[str, ...], 
         start(site, net, host, "worker")
     get_going(site)
     dice = random.Random(len(what))
-    victims = [dice.choice(workers) if turn % 2 == 0 else pollers[turn // 2 % 2] for turn in range(LONG_CUTS)]
-    if not long:
-        victims = victims[:1]
+    times = LONG_CUTS if long else 1
     with Load(site.world, LONG_LOAD if long else SHORT_LOAD, len(what), first=BEFORE + 1):
-        for host in victims:
+        for turn in range(times):
+            host = leading(site, pollers) if turn % 2 else dice.choice(workers)
             time.sleep(dice.uniform(10, 20) if long else 2)
             late_creates(site, times=4)
             time.sleep(dice.uniform(0.5, 1.5))
@@ -85,7 +84,18 @@ def cut_off(stack: contextlib.ExitStack, long: bool, *, lines: tuple[str, ...], 
             time.sleep(LONG_CUT if long else SHORT_CUT)
             net.rejoin(host, *lines)
     size = f"2 pollers, {len(workers) * (2 if long else 1)} workers on {len(pollers + workers)} hosts"
-    return outcome(site, f"7 {what}, {LONG_CUT if long else SHORT_CUT:g} s, then rejoined", len(victims), size)
+    return outcome(site, f"7 {what}, {LONG_CUT if long else SHORT_CUT:g} s, then rejoined", times, size)
+
+
+def leading(site: Site, pollers: list[str]) -> str:
+    """The host whose poller leads the dispatchers; the pollers were the first processes to be started."""
+    candidate = str(site.client.get("bridge:leader:dispatcher"))
+    [host] = [
+        host
+        for host, (_, process) in zip(pollers, site.processes, strict=False)
+        if candidate.split(":")[1] == str(process.pid)
+    ]
+    return host
 
 
 def stuck(stack: contextlib.ExitStack, long: bool) -> Figures:
