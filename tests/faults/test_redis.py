@@ -29,7 +29,7 @@ BACKLOG = 12
 #: Seconds of everything that has no duration of its own, in the short form and in the long one.
 SHORT, LONG = 6.0, 60.0
 #: Seconds that the slow server takes for each command, in the short form and in the long one.
-SHORT_SLOW, LONG_SLOW = 1.0, 2.0
+SHORT_SLOW, LONG_SLOW = 0.5, 2.0
 #: Restarts of the long form.
 RESTARTS = 8
 
