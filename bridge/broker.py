@@ -7,7 +7,9 @@ run late changes nothing, because the store knows what is due and `deliver` clai
 from __future__ import annotations
 
 import re
-from typing import Any
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote
 
 import dramatiq
@@ -48,6 +50,8 @@ _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d*)?")
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 
 class RedisURLError(ValueError):
     """A Redis URL that cannot be understood. The text carries no secret."""
@@ -55,6 +59,33 @@ class RedisURLError(ValueError):
 
 class ServerRefused(Exception):
     """A Redis server that cannot keep what the bridge promises; the text says why and what to set."""
+
+
+class _Repeats(Retry):
+    """Repeats that are not multiplied: what runs inside another repeated call, as a connection does, is tried once.
+
+    redis-py would try to connect three times for every repeat of a command: 22 s for one to a server that swallows
+    packets, and only the next command asks the Sentinels for the new primary.
+    """
+
+    _thread = threading.local()
+
+    def call_with_retry(
+        self,
+        do: Callable[[], T],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> T:
+        """As redis-py's, whose words the arguments are."""
+        if getattr(self._thread, "repeating", False):
+            once = Retry(NoBackoff(), 0, self._supported_errors)
+            return once.call_with_retry(do, fail, is_retryable, with_failure_count)
+        self._thread.repeating = True
+        try:
+            return super().call_with_retry(do, fail, is_retryable, with_failure_count)
+        finally:
+            self._thread.repeating = False
 
 
 class _BrokerRedis(redis.Redis):
@@ -221,10 +252,11 @@ def _client(url: str, kind: type[redis.Redis], decode: bool, *, quick: bool = Fa
         "socket_timeout": QUICK_TIMEOUT if quick else ANSWER_TIMEOUT,
         "socket_connect_timeout": QUICK_TIMEOUT if quick else CONNECT_TIMEOUT,
         "health_check_interval": IDLE_CHECK,
-        "retry": Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.05), 0 if quick else REPEATS),
+        "retry": _Repeats(ExponentialWithJitterBackoff(cap=0.5, base=0.05), 0 if quick else REPEATS),
         # After a fail-over behind one name, the old primary refuses writes until we connect anew and find the new one.
         "retry_on_error": [redis.ReadOnlyError],
         "client_name": "huntress-bridge",
+        "driver_info": None,  # two more answers to wait for before a new connection's first command
         "protocol": 2,
     }
     try:

@@ -114,13 +114,17 @@ class Deliverer:
         if service is None or self.stopping():
             return
         asked_at = self.keeper.clock()
-        claim = self.store.claim(
-            report_id,
-            connector,
-            group=service.group,
-            concurrency=service.limit,
-            settle=service.settings.settle,
-        )
+        try:
+            claim = self.store.claim(
+                report_id,
+                connector,
+                group=service.group,
+                concurrency=service.limit,
+                settle=service.settings.settle,
+            )
+        except redis.RedisError as error:
+            log.warning("not claimed: the store does not answer; the delivery is due again by itself", error=str(error))
+            return
         if isinstance(claim, str):
             log.debug("not claimed", why=claim)
             return
@@ -311,7 +315,7 @@ class Turn:
             "hold": "the store came back empty; nothing is created until tickets in flight can be found",
             "paused": "the connector was paused just before the ticket was sent",
             "proving": "waiting until the first ticket since the start was found again by its reference",
-            "unconfirmed": "no replica of Redis confirmed the write, so nothing was sent",
+            "unconfirmed": "no replica of Redis confirmed the write, nor did its Sentinels, so nothing was sent",
         }
         if gate.verdict == "lost":
             self.log.info("the delivery belongs to another worker now; nothing was sent")

@@ -103,6 +103,7 @@ class Dispatcher:
         )
         self._looked_at[service.name] = now
         for report_id in reports:
+            self.leadership.alive()
             self.enqueue(report_id, service.name)
         return len(reports)
 

@@ -39,6 +39,7 @@ import redis
 from pydantic import TypeAdapter, ValidationError
 
 from bridge.models import Delivery, DeliveryState, IncidentReport, TicketRef, severity_rank
+from bridge.sentinels import has_sentinels, most_name
 
 #: Version of the lay-out above; a store with a newer one is refused.
 SCHEMA = 1
@@ -420,16 +421,18 @@ class IdempotencyStore:
 
     def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
         """As `renew` for each, in one round trip."""
-        pipeline = self.client.pipeline(transaction=False)
-        for claim in claims:
-            self.script("renew", claim.report_id, claim.connector, claim.token, round(LEASE * 1000), client=pipeline)
-        answers = pipeline.execute()
-        if -1 in answers:
+        listed = [[str(claim.report_id), claim.connector, claim.token] for claim in claims]
+        answer = self.script("renew", round(LEASE * 1000), json.dumps(listed))
+        if answer == "reborn":
             self.reborn()
-        return [answer == 1 for answer in answers]
+            return [False] * len(claims)
+        return [held == 1 for held in answer]
 
     def begin_create(self, claim: Claim, *, proof: bool) -> Gate:
-        """The last gate before a create request; writes `creating`. With replicas, confirmed by one of them."""
+        """The last gate before a create request; writes `creating`.
+
+        With replicas, confirmed by one of them; with Sentinels and no replica left, by most of the Sentinels.
+        """
         arguments = (
             "begin_create",
             claim.report_id,
@@ -439,8 +442,14 @@ class IdempotencyStore:
             1 if proof else 0,
             round(self._longest_proof() * 1000),
         )
-        answer = self._confirmed(*arguments) if self._replicas() else self.script(*arguments)
+        if self._replicas():
+            answer = self._confirmed(*arguments)
+        elif has_sentinels(self.client):
+            answer = self._agreed(*arguments)
+        else:
+            answer = self.script(*arguments)
         if answer is None:
+            self._ask_replicas_at = 0.0  # there may be none any more
             return Gate("unconfirmed")
         if answer[0] == "reborn":
             self.reborn()
@@ -467,6 +476,14 @@ class IdempotencyStore:
         pipeline.wait(1, 1000)
         answer, confirmed = pipeline.execute()
         return answer if confirmed or answer[0] not in ("go", "prove") else None
+
+    def _agreed(self, *arguments: Any) -> Any:
+        """Runs a script; None when most Sentinels do not call the server that ran it the primary."""
+        pipeline = self.client.pipeline(transaction=False)
+        self.script(*arguments, client=pipeline)
+        pipeline.info("server")
+        answer, server = pipeline.execute()
+        return answer if answer[0] not in ("go", "prove") or most_name(self.client, server["run_id"]) else None
 
     def record(
         self,

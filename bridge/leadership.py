@@ -93,10 +93,12 @@ class Leadership:
 
     def _keep(self) -> None:
         while not self._stop.is_set():
+            began = self.clock()
             try:
                 self.attempt()
             except redis.RedisError as error:
                 log.warning("cannot renew leadership: Redis does not answer", role=self.role, error=str(error))
             except Exception:
                 log.exception("an error inside leadership", role=self.role)
-            self._stop.wait(RENEW_EVERY)
+            # Where an answer takes long, waiting as well would let the lease lapse.
+            self._stop.wait(max(0.0, RENEW_EVERY - (self.clock() - began)))

@@ -130,13 +130,17 @@ class LeaseKeeper:
         return self._thread.is_alive()
 
     def _keep(self) -> None:
-        while not self._stop.wait(RENEW_EVERY):
+        pause = RENEW_EVERY
+        while not self._stop.wait(pause):
+            began = self.clock()
             try:
                 self.renew()
             except redis.RedisError as error:
                 log.warning("cannot renew leases: Redis does not answer", error=str(error))
             except Exception:
                 log.exception("an error inside the renewal of leases")
+            # Where an answer takes long, waiting as well would let leases lapse that Redis would have prolonged.
+            pause = max(0.0, RENEW_EVERY - (self.clock() - began))
 
 
 class Gate:

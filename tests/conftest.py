@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,9 +33,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 class RedisServer:
     """A server process that a test may stop, kill, and start again with its data or empty. Its URL never changes."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, within: Sequence[str] = ()) -> None:
         self.folder = folder
         self.options = options
+        #: What stands before the command, e.g. to run it on another host.
+        self.within = within
         self.socket = folder / "redis.sock"
         self.url = f"unix://{self.socket}?db=0"
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,9 +53,22 @@ class RedisServer:
 
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)
-        command = [str(server_binary()), "--port", "0", "--unixsocket", "redis.sock", "--save", "", "--databases", "16"]
+        command = [
+            *self.within,
+            str(server_binary()),
+            "--port",
+            "0",
+            "--unixsocket",
+            "redis.sock",
+            "--save",
+            "",
+            "--databases",
+            "16",
+        ]
         with (self.folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen([*command, *self.options], cwd=self.folder, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [*self.within, *command, *self.options], cwd=self.folder, stdout=log, stderr=log
+            )
         deadline = time.monotonic() + 10
         with self.client() as client:
             while True:

@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -27,8 +24,9 @@ from bridge.broker import (
     redact_url,
     store_client,
 )
-from bridge.embedded import server_binary
+from bridge.demo.run import free_port
 from tests.conftest import RedisServer
+from tests.sentinel import sentinel_url, sentinels
 
 MakeServer = Callable[..., RedisServer]
 
@@ -137,6 +135,30 @@ def test_a_hung_server_is_given_up_in_time_and_used_again_when_it_goes_on(
         assert time.monotonic() - begin < 5
         assert store.ping()
         assert jobs.ping()
+
+
+def test_connecting_for_one_command_is_tried_no_more_often_than_the_command(
+    make_redis_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = []
+
+    def swallow(connection: redis.Connection) -> None:
+        attempts.append(connection.port)
+        raise TimeoutError
+
+    monkeypatch.setattr(subject, "ANSWER_TIMEOUT", 0.1)
+    port = free_port(0)
+    server = make_redis_server("--port", str(port))
+    with store_client(f"redis://127.0.0.1:{port}") as store:
+        store.ping()
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            monkeypatch.setattr(redis.Connection, "_connect", swallow)
+            with pytest.raises(redis.TimeoutError):
+                store.ping()
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+    assert len(attempts) == subject.REPEATS
 
 
 def test_a_restarted_server_goes_unnoticed(make_redis_server: MakeServer) -> None:
@@ -427,72 +449,34 @@ def test_a_worker_grows_while_it_runs(redis_url: str, quick_recovery: None) -> N
 # -- Sentinel ----------------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def sentinel_port(tmp_path: Path) -> Iterator[Callable[[int], int]]:
-    started = []
-
-    def start(primary: int) -> int:
-        port = free_port()
-        config = tmp_path / "sentinel.conf"
-        config.write_text(
-            f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {primary} 1\n"
-            "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n"
-        )
-        with (tmp_path / "sentinel.log").open("wb") as log:
-            command = [str(server_binary()), str(config), "--sentinel"]
-            started.append(subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log))
-        return port
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait(10)
-
-
 def test_the_client_goes_on_with_the_new_primary_after_a_fail_over(
-    make_redis_server: MakeServer, sentinel_port: Callable[[int], int], quick_recovery: None
+    make_redis_server: MakeServer, quick_recovery: None
 ) -> None:
-    first, second = free_port(), free_port()
+    first, second = free_port(0), free_port(0)
     primary = make_redis_server("--port", str(first), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
     replica = make_redis_server("--port", str(second), "--bind", "127.0.0.1", "--replicaof", "127.0.0.1", str(first))
-    port = sentinel_port(first)
     with replica.client() as admin:
         wait_until(lambda: admin.info("replication")["master_link_status"] == "up", "the replica follows")
-    with redis.Redis("127.0.0.1", port, decode_responses=True) as sentinel:
+    with sentinels(first) as started:
+        with started[0].client() as asked, pytest.raises(ServerRefused, match=r"redis\+sentinel://"):
+            check_server(asked)
+        url = sentinel_url(started)
+        jobs = Jobs(url)
+        jobs.worker.start()
+        with store_client(url) as store:
+            store.set("report", "1001")
+            assert store.wait(1, 1000) == 1
+            primary.kill()
 
-        def sees_replica() -> bool:
-            try:
-                return int(sentinel.sentinel_masters()["main"]["num-slaves"]) == 1
-            except (redis.ConnectionError, KeyError):
-                return False
+            def writes() -> bool:
+                try:
+                    return bool(store.set("report", "1002"))
+                except redis.RedisError:
+                    return False
 
-        wait_until(sees_replica, "the sentinel sees both")
-        with pytest.raises(ServerRefused, match=r"redis\+sentinel://"):
-            check_server(sentinel)
-
-    url = f"redis+sentinel://127.0.0.1:{port}/main/0"
-    jobs = Jobs(url)
-    jobs.worker.start()
-    with store_client(url) as store:
-        store.set("report", "1001")
-        assert store.wait(1, 1000) == 1
-        primary.kill()
-
-        def writes() -> bool:
-            try:
-                return bool(store.set("report", "1002"))
-            except redis.RedisError:
-                return False
-
-        wait_until(writes, "the new primary is found", within=15)
-        jobs.send(1)
-        wait_until(lambda: jobs.done == [1], "jobs run there")
-        with replica.client() as admin:
-            assert admin.get("report") == "1002"
-    jobs.close()
+            wait_until(writes, "the new primary is found", within=15)
+            jobs.send(1)
+            wait_until(lambda: jobs.done == [1], "jobs run there")
+            with replica.client() as admin:
+                assert admin.get("report") == "1002"
+        jobs.close()

@@ -1076,6 +1076,19 @@ def test_a_store_lost_before_the_gate_opens_nothing(stage: Stage, psa: Psa) -> N
     assert psa.references()[reference(1)] == 1
 
 
+def test_a_job_that_finds_redis_away_is_over_without_an_error(
+    make: MakeStage, make_redis_server: MakeServer, systems: Systems
+) -> None:
+    server = make_redis_server("--appendonly", "yes")
+    stage = make("psa", url=server.url)
+    stage.report(1)
+    server.stop()
+    stage.turn(1)
+    server.start()
+    stage.work(1)
+    assert systems.psa("psa").references()[reference(1)] == 1
+
+
 def test_with_a_replica_that_does_not_confirm_nothing_is_sent(
     make: MakeStage, make_redis_server: MakeServer, systems: Systems
 ) -> None:

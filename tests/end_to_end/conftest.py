@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +42,25 @@ def wait_until(condition: Callable[[], object], seconds: float = 30, why: str = 
 
 
 class World:
-    """The pretend systems, with as many organizations as a test wants; with `tls`, both PSAs speak https."""
+    """The pretend systems, with as many organizations as a test wants, on loopback unless told otherwise.
+
+    With `tls`, both PSAs speak https.
+    """
 
     def __init__(
-        self, organizations: int = 3, dialect: str = "incident_reports", tls: ssl.SSLContext | None = None
+        self,
+        organizations: int = 3,
+        dialect: str = "incident_reports",
+        *,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.huntress = PretendHuntress(dialect=dialect, organizations=organizations)  # type: ignore[arg-type]
+        self.huntress = PretendHuntress(host, dialect=dialect, organizations=organizations)  # type: ignore[arg-type]
         names = [(raw["id"], raw["name"]) for raw in self.huntress.organizations.values()]
-        self.connectwise = PretendConnectWise(
-            companies=[(1, "Catchall", "Catchall"), *((1000 + id, f"ORG{id}", name) for id, name in names)], tls=tls
-        )
-        self.autotask = PretendAutotask(
-            companies=[(175, "Catch-all"), *((2000 + id, name) for id, name in names)], tls=tls
-        )
-        self.mailbox = PretendMailbox()
+        companies = [(1, "Catchall", "Catchall"), *((1000 + id, f"ORG{id}", name) for id, name in names)]
+        self.connectwise = PretendConnectWise(companies, host, tls=tls)
+        self.autotask = PretendAutotask([(175, "Catch-all"), *((2000 + id, name) for id, name in names)], host, tls=tls)
+        self.mailbox = PretendMailbox(host)
         self.systems = (self.huntress, self.connectwise, self.autotask, self.mailbox)
         for number in range(1, organizations + 1):
             self.huntress.agents[number] = scenario.agent(number, number)
@@ -138,12 +143,12 @@ class Bridge:
             env=self.environment(),
         )
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts a process in a group of its own; its output goes to `<n>.log`."""
+    def start(self, *arguments: str, within: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Starts a process in a group of its own, by the command `within` if given; its output goes to `<n>.log`."""
         log = self.folder / f"{len(self.processes)}.log"
         with log.open("w", encoding="utf-8") as stream:
             process = subprocess.Popen(
-                [COMMAND, "--config", self.config, *arguments],
+                [*within, COMMAND, "--config", self.config, *arguments],
                 stdout=stream,
                 stderr=stream,
                 text=True,
@@ -190,7 +195,7 @@ def make_world() -> Iterator[Callable[..., World]]:
     with contextlib.ExitStack() as stack:
 
         def make(organizations: int = 3, dialect: str = "incident_reports", tls: ssl.SSLContext | None = None) -> World:
-            world = World(organizations, dialect, tls)
+            world = World(organizations, dialect, tls=tls)
             for system in world.systems:
                 system.start()
                 stack.callback(system.stop)
