@@ -139,6 +139,8 @@ class SteppedRedis(redis.Redis):
             return (BEGINNING, 0)
         if args[0] == "INFO":
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        if args[0] == "EVALSHA" and self.loaded[args[1]] == "renew":  # `World.wait` has it made, and checks it
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         command = self._command(args)
         fault = self.turnstile(command.name)
         if fault == "away":
@@ -161,6 +163,6 @@ class SteppedRedis(redis.Redis):
             return Command(str(args[0]).lower())
         name = self.loaded[args[1]]
         own = args[6:]
-        if name not in ("claim", "begin_create", "record", "release", "progress", "renew"):
+        if name not in ("claim", "begin_create", "record", "release", "progress"):
             return Command(name)
         return Command(name, int(own[0]), own[2], int(own[3]) if name == "record" else None)
