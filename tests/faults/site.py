@@ -37,8 +37,8 @@ class Site:
         self.processes = [(role, bridge.start(role)) for role in roles]
 
     def wait_until_ready(self) -> None:
-        for number, process in enumerate(self.bridge.processes):
-            wait_until_ready(self.bridge, process, number)
+        for _, process in self.processes:
+            wait_until_ready(self.bridge, process, self.bridge.processes.index(process))
 
     def again(self, index: int) -> None:
         """Starts a process that is gone, as a supervisor does."""
