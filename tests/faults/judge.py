@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self
 
-from tests.end_to_end.conftest import Bridge, World, wait_until
+from tests.end_to_end.conftest import Bridge, World
 from tests.psa import PSAS, Psa, reference
 
 #: Seconds of `settle` in the fault suite: as short as leaves every look-up before it its place.
@@ -75,14 +75,13 @@ class Judge:
 
 def wait_until_quiet(bridge: Bridge, seconds: float = 60) -> list[dict[str, Any]]:
     """The deliveries, when none of them is on its way any more; only then can no second ticket come."""
-    rows: list[dict[str, Any]] = []
-
-    def quiet() -> bool:
-        rows[:] = bridge.deliveries()
-        return not {row["state"] for row in rows} & {"pending", "creating"}
-
-    wait_until(quiet, seconds, "no delivery is on its way")
-    return rows
+    deadline = time.monotonic() + seconds
+    while True:
+        rows = bridge.deliveries()
+        if not {row["state"] for row in rows} & {"pending", "creating"}:
+            return rows
+        assert time.monotonic() < deadline, f"deliveries are on their way after {seconds} s"
+        time.sleep(1)  # each look is a process of its own
 
 
 class Load:

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import RedisServer
 from tests.end_to_end.conftest import Bridge, World, wait_until
 from tests.faults.figures import Figures
-from tests.faults.judge import Load, connectors, psas, slow, wait_until_quiet
+from tests.faults.judge import Load, connectors, psas, slow
 from tests.faults.site import Site
 
 HOUR = 3600
@@ -89,7 +89,7 @@ def jump_again_and_again(site: Site, clock: Clock, jumps: int, seed: int) -> tup
         number = load.next
         site.judge.wait_until_complete(WITHIN)
         settled = max(settled, time.monotonic() - jumped_at)
-    wait_until_quiet(site.bridge)
+    site.wait_until_quiet()
     site.stop()
     assert site.orderly(), "a traceback in a log"
     return Figures("", number - 1, jumps, len(site.judge.missing()), len(site.judge.doubled()), settled), under_way

@@ -16,7 +16,7 @@ import trustme
 
 from bridge.idempotency import LEASE
 from tests.faults.figures import Figures
-from tests.faults.judge import Load, wait_until_quiet
+from tests.faults.judge import Load
 from tests.faults.site import Site
 
 #: Seconds of `settle`: short, so that another worker has not only looked the ticket up but created it before the thaw.
@@ -62,7 +62,7 @@ def freeze_again_and_again(site: Site, freezes: int, seed: int) -> Outcome:
         thawed_at = time.monotonic()
     site.judge.wait_until_complete(180)
     settled = time.monotonic() - thawed_at
-    wait_until_quiet(site.bridge)
+    site.wait_until_quiet()
     site.stop()
     assert site.orderly(), "a traceback in a log"
     return Outcome(number - 1, taken_over, settled, len(site.judge.missing()), len(site.judge.doubled()))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.end_to_end.conftest import wait_until
 from tests.faults.figures import Figures
-from tests.faults.judge import Load, wait_until_quiet
+from tests.faults.judge import Load
 from tests.faults.site import Held, Site
 
 #: Seconds after which a delivery that somebody held at the kill must have been looked up by the next one.
@@ -67,7 +67,7 @@ def kill_again_and_again(site: Site, kills: int, seed: int) -> Outcome:
         worst = max(worst, known_again(site, held, killed_at))
     site.judge.wait_until_complete(180)
     settled = time.monotonic() - killed_at
-    wait_until_quiet(site.bridge)
+    site.wait_until_quiet()
     site.stop()
     missing, doubled = site.judge.missing(), site.judge.doubled()
     assert site.orderly(), "a traceback in a log"

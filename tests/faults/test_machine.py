@@ -105,6 +105,7 @@ def fill(folder: Path) -> Path:
     return filler
 
 
+@pytest.mark.timeout(1800)
 def test_a_full_disk_under_the_embedded_redis(
     world: World, bridge: Bridge, small_disk: Path, long: bool, report_figures: Report
 ) -> None:

@@ -170,7 +170,7 @@ def begin_anew(scene: Scene, years: Sequence[int]) -> Figures:
         long_ago = f"{year}-01-02T03:04:05Z"
         scene.source.appear(sent_at=long_ago, created_at=long_ago, updated_at=long_ago)
         settled = max(settled, scene.calm())
-        wait_until_quiet(scene.site.bridge)
+        scene.site.wait_until_quiet()
         scene.site.stop()
         shutil.rmtree(scene.site.bridge.data_dir)
         scene.site.again(0)
@@ -229,7 +229,7 @@ def play(site: Site, seed: int, long: bool) -> list[Figures]:
             mix(scene, seconds),
             begin_anew(scene, LONG_AGO if long else LONG_AGO[:1]) if seed == 0 else lose_organization(scene),
         ]
-        wait_until_quiet(site.bridge)
+        site.wait_until_quiet()
     site.stop()
     shutil.rmtree(site.bridge.data_dir)
     assert not watch.wrongly_completed

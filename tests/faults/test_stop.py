@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import pytest
 
 from tests.faults.figures import Figures
-from tests.faults.judge import Load, psas, wait_until_quiet
+from tests.faults.judge import Load, psas
 from tests.faults.site import Site
 
 #: Seconds within which a process that is told to stop is gone.
 HANDED_OVER_WITHIN = 10.0
 #: SIGTERMs of the long form, and sites that share them.
 LONG_STOPS, LONG_SITES = 100, 4
-SHORT_STOPS = 3
+SHORT_STOPS = 2
 #: New reports per second while something is about to be stopped.
 PER_SECOND = 2.0
 
@@ -58,7 +58,7 @@ def stop_again_and_again(site: Site, stops: int, seed: int) -> Outcome:
         number = load.next
     site.judge.wait_until_complete(180)
     settled = time.monotonic() - stopped_at
-    wait_until_quiet(site.bridge)
+    site.wait_until_quiet()
     site.stop()
     assert site.orderly(), "a traceback in a log"
     sent = [request for psa in psas(site.world).values() for request in psa.creates()]
