@@ -185,14 +185,7 @@ class Turn:
                 remark=f"{self.claim.lapsed} workers in a row ended over this ticket; not done: {left}",
             )
         elif step is Step.GIVE_UP:
-            self.log.error("held: workers end over this delivery again and again")
-            self.store.release(
-                self.claim,
-                state=DeliveryState.HELD,
-                kind="poison",
-                reason=f"{self.claim.lapsed} workers in a row ended while they worked on this delivery, the last with "
-                "the plain rendering; look at the report and the workers' logs, then retry it",
-            )
+            self.hold()
         elif step is Step.LOOK_UP:
             self.look_up()
         elif step is Step.CREATE:
@@ -233,6 +226,9 @@ class Turn:
         wait = reconcile.wait_after_empty_look_up(self.claim, asked_at, self.service.settings.settle)
         if wait is None:
             self.in_doubt = False
+            if not reconcile.may_create(self.claim):
+                self.hold()
+                return
             self.log.info("the interrupted create never happened; creating")
             self.create()
             return
@@ -245,6 +241,17 @@ class Turn:
             looked=self.claim.looked + 1,
             failures=0,
             result=False,  # a create that kills its worker is not cleared by what is found out about it
+        )
+
+    def hold(self) -> None:
+        """Workers end over this delivery: a person must look."""
+        self.log.error("held: workers end over this delivery again and again")
+        self.store.release(
+            self.claim,
+            state=DeliveryState.HELD,
+            kind="poison",
+            reason=f"{self.claim.lapsed} workers in a row ended while they worked on this delivery, the last with "
+            "the plain rendering; look at the report and the workers' logs, then retry it",
         )
 
     def create(self) -> None:

@@ -45,17 +45,22 @@ class Step(StrEnum):
 def next_step(claim: Claim, *, can_find: bool) -> Step:
     """The one next thing for a claimed delivery."""
     if claim.state in (DeliveryState.PENDING, DeliveryState.CREATING):
-        if claim.lapsed >= GIVE_UP_AFTER:
+        in_doubt = claim.state is DeliveryState.CREATING and claim.doubt_at is not None and can_find
+        # A ticket that exists needs no person: what is in doubt is looked up first, unless that ends workers as well.
+        if claim.lapsed >= (2 * GIVE_UP_AFTER if in_doubt else GIVE_UP_AFTER):
             return Step.GIVE_UP
-        if claim.state is DeliveryState.CREATING and claim.doubt_at is not None and can_find:
-            return Step.LOOK_UP
-        return Step.CREATE
+        return Step.LOOK_UP if in_doubt else Step.CREATE
     if claim.state is DeliveryState.CREATED:
         if claim.todo:
             return Step.GIVE_UP if claim.lapsed >= GIVE_UP_AFTER else Step.FOLLOW_UP
         if claim.version > max(claim.told, claim.considered):
             return Step.CONSIDER
     return Step.NOTHING
+
+
+def may_create(claim: Claim) -> bool:
+    """Is one more create worth a worker, or did too many end over it?"""
+    return claim.lapsed < GIVE_UP_AFTER
 
 
 def plainly(claim: Claim) -> bool:

@@ -692,17 +692,39 @@ def test_a_report_that_kills_workers_is_told_plainly_and_then_held(stage: Stage,
     assert "plain" not in stage.delivery(2, psa.name).reason
 
 
-def test_a_held_doubt_is_looked_up_when_a_person_retries_it(stage: Stage, psa: Psa) -> None:
+def die_in_doubt(stage: Stage, psa: Psa, times: int) -> None:
+    """Workers die over report 1: one while it creates, the others while they look it up."""
     proven(stage, psa)
     stage.report(1)
     stage.die(1, psa.name, creating=True)
     stage.store.clock_offset += LEASE + 1
     assert stage.claim(1, psa.name) == "early"
-    for _ in range(3):
+    for _ in range(times - 1):
         stage.store.clock_offset += LEASE + 1
         stage.die(1, psa.name)
+
+
+def test_a_ticket_that_exists_needs_no_person_however_many_workers_ended(stage: Stage, psa: Psa) -> None:
+    die_in_doubt(stage, psa, 4)
+    psa.add_ticket(1)
+    stage.wait(LEASE + 5)
+    assert stage.delivery(1, psa.name).state is DeliveryState.CREATED
+    assert psa.creates(1) == []
+
+
+def test_looking_up_that_ends_workers_comes_to_an_end(stage: Stage, psa: Psa) -> None:
+    die_in_doubt(stage, psa, 8)
+    psa.add_ticket(1)
     stage.work(LEASE + 1)
     assert stage.delivery(1, psa.name).state is DeliveryState.HELD
+    assert psa.look_ups(1) == []
+
+
+def test_a_held_doubt_is_looked_up_when_a_person_retries_it(stage: Stage, psa: Psa) -> None:
+    die_in_doubt(stage, psa, 4)
+    stage.wait(75)
+    assert stage.delivery(1, psa.name).state is DeliveryState.HELD
+    assert psa.creates(1) == []
     psa.add_ticket(1)
     stage.store.retry(1, psa.name)
     stage.work()

@@ -9,6 +9,8 @@ import subprocess
 import time
 
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from tests.conftest import RedisServer
 from tests.end_to_end.conftest import Bridge, World, wait_until
@@ -33,7 +35,8 @@ class Site:
         self.judge = Judge(world)
         self.server = server
         socket = server.socket if server else bridge.data_dir / "redis.sock"
-        self.client = redis.Redis(unix_socket_path=str(socket), decode_responses=True)
+        patience = Retry(ConstantBackoff(0.2), 150, (redis.ConnectionError,))  # Redis may be what was killed
+        self.client = redis.Redis(unix_socket_path=str(socket), decode_responses=True, retry=patience)
         self.processes = [(role, bridge.start(role)) for role in roles]
 
     def wait_until_ready(self) -> None:
