@@ -17,8 +17,12 @@ if delivery.owner ~= token then
   -- The former owner never came back. What it was sending is in doubt from the last moment it could have been sending.
   if delivery.owner then
     local lapsed_at = math.min(num(delivery.lease_until), now)
-    redis.call('HINCRBY', key, 'lapsed', 1)
+    local lapsed = redis.call('HINCRBY', key, 'lapsed', 1)
     redis.call('HDEL', key, 'owner', 'lease_until', 'next_at')
+    -- 5 s to 5 min from the third on: what kills workers does so less and less often, and what is killed with them has a chance.
+    if lapsed >= 3 and delivery.state ~= 'creating' then
+      redis.call('HSET', key, 'next_at', int(now + math.min(5000 * 2 ^ (lapsed - 3), 300000)))
+    end
     if delivery.state == 'creating' and not delivery.doubt_at then
       redis.call('HSET', key, 'doubt_at', int(lapsed_at), 'looked', 0, 'reason',
         'the worker that was creating this ticket ended before it could say how; it is being looked up')

@@ -21,6 +21,7 @@ from bridge.demo.server import Received
 from bridge.idempotency import LEASE, Deposed
 from bridge.leases import Gate
 from bridge.models import DeliveryState, Note, Ticket, TicketRef
+from bridge.reconcile import GIVE_UP_AFTER, PLAIN_AFTER
 from bridge.processes import Process
 from connectors.base import (
     Connector,
@@ -673,17 +674,17 @@ def test_a_killed_workers_create_is_looked_up_within_20_seconds(stage: Stage, ps
 def test_a_report_that_kills_workers_is_told_plainly_and_then_held(stage: Stage, psa: Psa) -> None:
     proven(stage, psa)
     stage.report(1, 2)
-    for number, deaths in ((1, 3), (2, 4)):
+    for number, deaths in ((1, PLAIN_AFTER), (2, GIVE_UP_AFTER)):
         for _ in range(deaths):
             stage.die(number, psa.name)
             stage.store.clock_offset += LEASE + 1
-    stage.wait(15)
+    stage.wait(320)
     told, held = stage.delivery(1, psa.name), stage.delivery(2, psa.name)
     assert told.state is DeliveryState.CREATED
     assert "plain rendering was used" in told.reason
     assert [note for note in psa.notes(psa.ids(1)[0]) if "workers ended while they rendered this report" in note]
     assert held.state is DeliveryState.HELD
-    assert held.reason.startswith("4 workers in a row ended while they worked on this delivery")
+    assert held.reason.startswith(f"{GIVE_UP_AFTER} workers in a row ended while they worked on this delivery")
     assert psa.ids(2) == []
     assert stage.work(3600) == []
     assert stage.store.retry(2, psa.name) == "held"
@@ -705,7 +706,7 @@ def die_in_doubt(stage: Stage, psa: Psa, times: int) -> None:
 
 
 def test_a_ticket_that_exists_needs_no_person_however_many_workers_ended(stage: Stage, psa: Psa) -> None:
-    die_in_doubt(stage, psa, 4)
+    die_in_doubt(stage, psa, GIVE_UP_AFTER)
     psa.add_ticket(1)
     stage.wait(LEASE + 5)
     assert stage.delivery(1, psa.name).state is DeliveryState.CREATED
@@ -713,7 +714,7 @@ def test_a_ticket_that_exists_needs_no_person_however_many_workers_ended(stage: 
 
 
 def test_looking_up_that_ends_workers_comes_to_an_end(stage: Stage, psa: Psa) -> None:
-    die_in_doubt(stage, psa, 8)
+    die_in_doubt(stage, psa, 2 * GIVE_UP_AFTER)
     psa.add_ticket(1)
     stage.work(LEASE + 1)
     assert stage.delivery(1, psa.name).state is DeliveryState.HELD
@@ -721,7 +722,7 @@ def test_looking_up_that_ends_workers_comes_to_an_end(stage: Stage, psa: Psa) ->
 
 
 def test_a_held_doubt_is_looked_up_when_a_person_retries_it(stage: Stage, psa: Psa) -> None:
-    die_in_doubt(stage, psa, 4)
+    die_in_doubt(stage, psa, GIVE_UP_AFTER)
     stage.wait(75)
     assert stage.delivery(1, psa.name).state is DeliveryState.HELD
     assert psa.creates(1) == []
@@ -1545,12 +1546,14 @@ def test_a_follow_up_that_kills_workers_is_given_up(scripted: tuple[Stage, Scrip
     stage, connector = scripted
     connector.steps["complete"] = [Unavailable("not yet")]
     stage.work()
-    for _ in range(4):
+    for _ in range(GIVE_UP_AFTER):
         stage.store.clock_offset += 60
         stage.die()
-    stage.wait(LEASE + 15)
+    stage.wait(LEASE + 320)
     delivery = stage.delivery()
     assert (delivery.state, delivery.todo) == (DeliveryState.CREATED, ())
-    assert "4 workers in a row ended over this ticket; not done: completing the ticket" in delivery.reason
+    assert (
+        f"{GIVE_UP_AFTER} workers in a row ended over this ticket; not done: completing the ticket" in delivery.reason
+    )
     assert stage.work(3600) == []
     assert stage.store.scheduled("psa") == 0

@@ -60,7 +60,7 @@ def freeze_again_and_again(site: Site, freezes: int, seed: int) -> Outcome:
         taken_over += sum((site.looked_up(one, frozen_at) or 0) > LEASE / 2 for one in held)
         site.thaw(victim)
         thawed_at = time.monotonic()
-    site.judge.wait_until_complete(180)
+    site.judge.wait_until_complete(900)
     settled = time.monotonic() - thawed_at
     site.wait_until_quiet()
     site.stop()

@@ -65,7 +65,7 @@ def kill_again_and_again(site: Site, kills: int, seed: int) -> Outcome:
         number = load.next
         held_in_all += len(held)
         worst = max(worst, known_again(site, held, killed_at))
-    site.judge.wait_until_complete(180)
+    site.judge.wait_until_complete(900)
     settled = time.monotonic() - killed_at
     site.wait_until_quiet()
     site.stop()

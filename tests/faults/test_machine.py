@@ -36,7 +36,7 @@ def bridge(world: World, make_bridge: MakeBridge) -> Bridge:
 def settle(world: World, bridge: Bridge, since: float) -> tuple[float, int, int]:
     """Seconds since `since` until every report has its tickets, lost, doubled."""
     judge = Judge(world)
-    judge.wait_until_complete(120)
+    judge.wait_until_complete(600)
     settled = time.monotonic() - since
     wait_until_quiet(bridge)
     return settled, len(judge.missing()), len(judge.doubled())

@@ -56,7 +56,7 @@ def stop_again_and_again(site: Site, stops: int, seed: int) -> Outcome:
             site.again(victim)
             time.sleep(dice.uniform(0, 3))  # at times in the middle of the start of the next one
         number = load.next
-    site.judge.wait_until_complete(180)
+    site.judge.wait_until_complete(900)
     settled = time.monotonic() - stopped_at
     site.wait_until_quiet()
     site.stop()

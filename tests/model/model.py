@@ -31,7 +31,7 @@ from enum import StrEnum
 #: Seconds by which an uncertain create shows in a search, or never was.
 SETTLE = 60.0
 #: Leases in a row without a result after which a person must look.
-MOST_LAPSED = 4
+MOST_LAPSED = 10
 
 
 class Phase(StrEnum):

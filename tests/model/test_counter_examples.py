@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.model.model import Phase
+from tests.model.model import MOST_LAPSED, Phase
 from tests.model.ticket_system import PSA
 from tests.model.world import World
 
@@ -32,7 +32,7 @@ def poison(world: World, restart: float) -> int:
 def kill_at(world: World, step: str) -> int:
     """Whoever comes to a step dies there, until nobody does any more. Returns how many died."""
     died = 0
-    for _ in range(100):
+    for _ in range(500):
         world.dispatch()
         for worker in world.hand_out():
             if world.go_to(worker, step):
@@ -120,7 +120,7 @@ def test_changed_settings_begin_the_proof_anew(blind: World) -> None:
 @pytest.mark.parametrize("step", ["find", "begin_create", "create"])
 def test_a_delivery_that_kills_its_workers_is_held(world: World, step: str) -> None:
     """Each empty look-up of the create in doubt cleared the count, so a create that kills did so for ever."""
-    assert kill_at(world, step) == 4
+    assert kill_at(world, step) == MOST_LAPSED
     assert world.phase(1) is Phase.HELD
     assert world.system.tickets == []
     world.come_to_rest()
