@@ -12,8 +12,8 @@ from enum import StrEnum
 from bridge.idempotency import Claim, look_up_offsets
 from bridge.models import DeliveryState
 
-#: Leases in a row without a result after which the plain rendering is tried, and after which a person must look. Between
-#: them lie growing waits (`claim.lua`): what is in flight while workers are killed for other reasons comes through.
+#: Leases in a row without a result after which the plain rendering is tried, and after which a person must look.
+#: Between them lie growing waits (`claim.lua`): what is in flight while workers are killed from outside comes through.
 PLAIN_AFTER = 3
 GIVE_UP_AFTER = 10
 

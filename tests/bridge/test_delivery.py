@@ -21,8 +21,8 @@ from bridge.demo.server import Received
 from bridge.idempotency import LEASE, Deposed
 from bridge.leases import Gate
 from bridge.models import DeliveryState, Note, Ticket, TicketRef
-from bridge.reconcile import GIVE_UP_AFTER, PLAIN_AFTER
 from bridge.processes import Process
+from bridge.reconcile import GIVE_UP_AFTER, PLAIN_AFTER
 from connectors.base import (
     Connector,
     ConnectorContext,
