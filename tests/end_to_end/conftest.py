@@ -38,7 +38,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 30, why: str = 
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {why or condition}"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 class World:
