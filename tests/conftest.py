@@ -21,6 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="the fault suite and the model in their long forms")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits longest starts first: files of few tests, which the others run beside."""
+    waiting = ("tests/faults/", "tests/end_to_end/")
+    items.sort(key=lambda item: not item.nodeid.startswith(waiting))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The figures of the fault suite."""
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]

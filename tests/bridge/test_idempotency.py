@@ -253,9 +253,25 @@ def test_a_renewed_lease_holds_and_an_unrenewed_one_ends(store: IdempotencyStore
 
 def test_a_result_forgets_lapsed_leases(store: IdempotencyStore) -> None:
     observe(store, report(1))
-    for expected in range(4):
+    for expected in range(2):
         assert claim(store, 1).lapsed == expected
         pass_time(store, LEASE + 0.1)
+    store.release(claim(store, 1), state=DeliveryState.PENDING, delay=0)
+    assert claim(store, 1).lapsed == 0
+
+
+def test_what_lapsed_three_times_waits_longer_and_longer(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    for lapsed, seconds in enumerate((0, 0, 0, 5, 10, 20, 40, 80, 160, 300, 300)):
+        if seconds:
+            assert refused(store, 1) == "early"
+            pass_time(store, seconds - 0.5)
+            assert refused(store, 1) == "early"
+            pass_time(store, 0.6)
+        assert claim(store, 1).lapsed == lapsed
+        pass_time(store, LEASE + 0.1)
+    assert refused(store, 1) == "early"
+    pass_time(store, 301)
     store.release(claim(store, 1), state=DeliveryState.PENDING, delay=0)
     assert claim(store, 1).lapsed == 0
 
