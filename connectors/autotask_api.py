@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from connectors import lenient_json
 from connectors.autotask_settings import AutotaskSettings
 from connectors.base import ConnectorContext, Misconfigured, Outcome, OutcomeUnknown, Rejected, Unavailable
 from connectors.http import Answer, HttpSession, Intent, redact, retry_after_seconds, same_site
@@ -217,11 +218,9 @@ class AutotaskApi:
 
     @staticmethod
     def listed(path: str, items: Any) -> list[dict[str, Any]]:
-        """The records in `items`. What is no list, or holds no record at all though it is not empty, raises
-        `Unavailable`: an unreadable answer is not an empty one.
-        """
-        records = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-        if not isinstance(items, list) or (items and not records):
+        """The records in `items`. Raises `Unavailable` when they cannot be read."""
+        records = lenient_json.records(items)
+        if records is None:
             raise Unavailable(f"Autotask answered {path} without a list of records")
         return records
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from connectors import lenient_json
 from connectors.base import ConnectorContext, Misconfigured, Outcome, Unavailable
 from connectors.connectwise_settings import ConnectWiseSettings, hosted_hint, is_hosted
 from connectors.http import LONGEST_RETRY_AFTER, Answer, HttpSession, Intent, redact, same_site
@@ -49,7 +50,7 @@ def explain(answer: Answer) -> str:
     said = one_line(body.get("message")) or one_line(body.get("error")) or one_line(body.get("code"))
     details = [
         one_line(error.get("message")) + (f" (field {one_line(error['field'], 60)})" if error.get("field") else "")
-        for error in _rows(body.get("errors"))
+        for error in lenient_json.records(body.get("errors")) or ()
     ]
     details = [detail for detail in details if detail]
     sentence = ": ".join(part for part in (said.rstrip(". "), "; ".join(details)) if part)
@@ -153,8 +154,8 @@ class ConnectWiseApi:
 
     def _page(self, path: str, params: Mapping[str, str | int]) -> tuple[list[dict[str, Any]], bool]:
         answer = self.request("GET", path, params=params)
-        rows = _rows(answer.json)
-        if not isinstance(answer.json, list) or (answer.json and not rows):  # `[null]` is no empty list
+        rows = lenient_json.records(answer.json)
+        if rows is None:
             raise Unavailable(f"ConnectWise answered GET {path} with something that is not a list of records")
         return rows, 'rel="next"' in answer.headers.get("Link", "")
 
@@ -237,10 +238,6 @@ class ConnectWiseApi:
             named = re.search(r"in (\d{1,4}) seconds", explain(answer))
             return Unavailable(sentence, min(float(named[1]), LONGEST_RETRY_AFTER)) if named else None
         return None
-
-
-def _rows(value: object) -> list[dict[str, Any]]:
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def row_id(row: object) -> int:

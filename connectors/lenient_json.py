@@ -30,6 +30,16 @@ def parse(body: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def records(value: object) -> list[dict[str, Any]] | None:
+    """The records in a list. None for what is no list, or holds no record at all though it is not empty, as `[null]`:
+    an unreadable answer is not an empty one.
+    """
+    if not isinstance(value, list):
+        return None
+    found = [item for item in value if isinstance(item, dict)]
+    return found if found or not value else None
+
+
 def _integer(digits: str) -> int | float:
     try:
         return int(digits)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connectors.lenient_json import parse
+from connectors.lenient_json import parse, records
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,11 @@ def test_crafted_text_costs_no_time() -> None:
         with pytest.raises(ValueError, match=r"."):
             parse(data)
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [([], []), ([{"id": 1}, None], [{"id": 1}]), ([None], None), ({"id": 1}, None), (None, None)],
+)
+def test_a_list_that_cannot_be_read_is_not_an_empty_one(value: object, expected: object) -> None:
+    assert records(value) == expected
