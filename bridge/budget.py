@@ -53,7 +53,8 @@ class RedisBudget:
 
     def penalize(self, seconds: float) -> None:
         """The source said "too many requests": nobody asks it anything for `seconds` (at most 15 minutes)."""
-        rest = round((self.store.now() + min(seconds, LONGEST_REST)) * 1000)
+        # Down to the millisecond, as the scripts do: more than the longest rest ahead is taken for a clock that jumped.
+        rest = int((self.store.now() + min(seconds, LONGEST_REST)) * 1000)
         self.store.client.set(self.store.key("budget:rest"), rest, px=round(LONGEST_REST * 1000))
 
     def used(self) -> int:

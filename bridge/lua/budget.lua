@@ -2,7 +2,7 @@
 -- of this request. Answers 0 (go), or how many ms to wait before asking again.
 local all, detail = P .. 'budget', P .. 'budget:detail'
 local limit, window = tonumber(ARGV[4]), 60000
-local rest = ahead(redis.call('GET', P .. 'budget:rest'), 901000) -- what penalizes rounds its own clock
+local rest = ahead(redis.call('GET', P .. 'budget:rest'), 900000)
 if rest > now then return int(rest - now) end
 for _, key in ipairs({all, detail}) do
   redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now - window))
