@@ -269,9 +269,8 @@ class Runtime:
         for name, service in assembly.services.items():
             before = self.services.get(name)
             if before is None or before.settings != service.settings:
-                self.store.unprove(
-                    name, settings_digest(service.settings)
-                )  # first of all: it must not be forgotten when Redis goes away in the middle
+                # First of all: it must not be forgotten when Redis goes away in the middle.
+                self.store.unprove(name, settings_digest(service.settings))
         self.assembly = assembly
         self.budget.requests_per_minute = settings.huntress.requests_per_minute
         self.store.settle = max((table.settle for table in settings.connectors.values()), default=60.0)
