@@ -24,6 +24,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from requests.structures import CaseInsensitiveDict
 
+from connectors.deadline import forget_unsent
+
 FaultKind = Literal[
     "drop",  # close the connection before doing anything
     "commit_drop",  # do it, then close the connection without an answer
@@ -313,11 +315,6 @@ class _Listener(http.server.ThreadingHTTPServer):
             thread.join(timeout=5)
 
 
-def _abort(connection: socket.socket) -> None:
-    """Makes the coming close a reset."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
 def _aborts(connection: socket.socket) -> bool:
     try:
         return connection.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == struct.pack("ii", 1, 0)
@@ -347,7 +344,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
             self._respond(pretend, request, fault)
         except _HangUp:
             self.close_connection = True
-            _abort(self.connection)
+            forget_unsent(self.connection)
         except OSError:
             self.close_connection = True
         finally:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Callable
 from typing import Self
+
+from connectors.deadline import forget_unsent
 
 Script = Callable[["Talk"], None]
 
@@ -52,7 +53,7 @@ class Talk:
             self.connection.sendall(bytes([byte]))
 
     def reset(self) -> None:
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        forget_unsent(self.connection)
         self.connection.close()
 
 
