@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -28,6 +28,7 @@ from bridge.demo.connectwise import PretendConnectWise
 from bridge.demo.huntress import PretendHuntress
 from bridge.demo.mailbox import PretendMailbox
 from bridge.demo.run import free_port, toml
+from tests.psa import Psa
 
 #: The command as it is installed beside this Python.
 COMMAND = Path(sys.executable).with_name("huntress-bridge")
@@ -64,6 +65,17 @@ class World:
         self.systems = (self.huntress, self.connectwise, self.autotask, self.mailbox)
         for number in range(1, organizations + 1):
             self.huntress.agents[number] = scenario.agent(number, number)
+
+    def start(self, stack: contextlib.ExitStack) -> Self:
+        """Starts every system; they stop with `stack`."""
+        for system in self.systems:
+            system.start()
+            stack.callback(system.stop)
+        return self
+
+    def psas(self) -> dict[str, Psa]:
+        """Both pretend PSAs by the names of their connectors."""
+        return {"psa": Psa("psa", self.connectwise), "desk": Psa("desk", self.autotask)}
 
     def report(self, number: int, organization_id: int = 1, **fields: Any) -> None:
         """One more open report."""
@@ -122,6 +134,14 @@ class Bridge:
         self.variables: dict[str, str] = {}
         self.processes: list[subprocess.Popen[str]] = []
         self.write()
+
+    @classmethod
+    def in_folder(cls, stack: contextlib.ExitStack, world: World, tables: dict[str, Any]) -> Self:
+        """One with a folder of its own, whose path is short enough for a Unix socket; both end with `stack`."""
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp"))
+        bridge = cls(Path(folder), world, tables)
+        stack.callback(bridge.end)
+        return bridge
 
     def write(self, **changes: Any) -> None:
         """Writes the configuration, with whole tables replaced by `changes`."""
@@ -195,11 +215,7 @@ def make_world() -> Iterator[Callable[..., World]]:
     with contextlib.ExitStack() as stack:
 
         def make(organizations: int = 3, dialect: str = "incident_reports", tls: ssl.SSLContext | None = None) -> World:
-            world = World(organizations, dialect, tls=tls)
-            for system in world.systems:
-                system.start()
-                stack.callback(system.stop)
-            return world
+            return World(organizations, dialect, tls=tls).start(stack)
 
         yield make
 
@@ -214,9 +230,6 @@ def make_bridge() -> Iterator[Callable[..., Bridge]]:
     with contextlib.ExitStack() as stack:
 
         def make(world: World, **tables: Any) -> Bridge:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp"))
-            bridge = Bridge(Path(folder), world, tables)
-            stack.callback(bridge.end)
-            return bridge
+            return Bridge.in_folder(stack, world, tables)
 
         yield make

@@ -9,13 +9,11 @@ import contextlib
 import email
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import default as modern
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,14 +209,9 @@ def hostile_world() -> World:
 @pytest.fixture(scope="module")
 def aftermath() -> Iterator[Aftermath]:
     with contextlib.ExitStack() as stack:
-        world = hostile_world()
-        for system in world.systems:
-            system.start()
-            stack.callback(system.stop)
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp"))
+        world = hostile_world().start(stack)
         connectors = world.connectors()
-        bridge = Bridge(Path(folder), world, {"connectors": connectors, "poll": {"interval": 60}})
-        stack.callback(bridge.end)
+        bridge = Bridge.in_folder(stack, world, {"connectors": connectors, "poll": {"interval": 60}})
         process = bridge.start("run", "--log-level", "debug")
         wanted = {reference(number) for number in (*range(FIRST, FIRST + len(TICKETED)), LARGEST)}
 

@@ -44,17 +44,12 @@ class Killed:
 
 
 def make_bridge(stack: contextlib.ExitStack, **tables: Any) -> tuple[World, Bridge, dict[str, Psa]]:
-    world = World()
-    for system in world.systems:
-        system.start()
-        stack.callback(system.stop)
+    world = World().start(stack)
     connectors = world.connectors(*PSAS)
     for table in connectors.values():
         table["settle"] = SETTLE
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp"))
-    bridge = Bridge(Path(folder), world, {"connectors": connectors} | tables)
-    stack.callback(bridge.end)
-    return world, bridge, {"psa": Psa("psa", world.connectwise), "desk": Psa("desk", world.autotask)}
+    bridge = Bridge.in_folder(stack, world, {"connectors": connectors} | tables)
+    return world, bridge, world.psas()
 
 
 def get_into_mid_create(world: World, psas: dict[str, Psa]) -> None:

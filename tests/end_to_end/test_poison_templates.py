@@ -53,17 +53,14 @@ class Ended:
 @pytest.fixture(scope="module")
 def ended() -> Iterator[Ended]:
     with contextlib.ExitStack() as stack:
-        world = World()
-        for system in world.systems:
-            system.start()
-            stack.callback(system.stop)
+        world = World().start(stack)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp")))
         poison = "".join(f"{{% if report.id == {id} %}}{body}{{% endif %}}" for id, (body, _) in POISON.items())
         (folder / "text.j2").write_text(poison + '\n{% include "_shared/ticket.j2" %}', "utf-8")
         connectors = {name: table | {"templates": str(folder)} for name, table in short(world).items() if name in PSAS}
         bridge = Bridge(folder, world, {"connectors": connectors})
         stack.callback(bridge.end)
-        psas = {"psa": Psa("psa", world.connectwise), "desk": Psa("desk", world.autotask)}
+        psas = world.psas()
         world.report(FIRST)
         process = bridge.start("run")
         resource.prlimit(process.pid, resource.RLIMIT_AS, (LIMIT, LIMIT))

@@ -7,11 +7,9 @@ time, by less than `settle`. The PSAs get one request at a time, so that a pause
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,19 +102,14 @@ def status(bridge: Bridge) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def aftermath() -> Iterator[Aftermath]:
     with contextlib.ExitStack() as stack:
-        world = World()
+        world = World().start(stack)
         mailboxes = {name: stack.enter_context(PretendMailbox()) for name in ("grey", "resend", "hold", "partly")}
-        for system in world.systems:
-            system.start()
-            stack.callback(system.stop)
-        psas = {"psa": Psa("psa", world.connectwise), "desk": Psa("desk", world.autotask)}
+        psas = world.psas()
         tables = {
             name: table | {"timeout": TIMEOUT, "settle": SETTLE, "concurrency": 1}
             for name, table in world.connectors(*PSAS).items()
         }
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp"))
-        bridge = Bridge(Path(folder), world, {"connectors": tables | mail_tables(mailboxes)})
-        stack.callback(bridge.end)
+        bridge = Bridge.in_folder(stack, world, {"connectors": tables | mail_tables(mailboxes)})
         world.connectwise.search_lag = world.autotask.search_lag = LAG
         existing = {name: misbehave(psa) for name, psa in psas.items()}
         world.report(FIRST)
@@ -236,7 +229,7 @@ def test_a_connector_that_cannot_find_what_it_creates_pauses_after_one_and_resum
     world: World, make_bridge: Callable[..., Bridge]
 ) -> None:
     """A person asks for it with `retry`, which saves waiting for the first probe."""
-    psas = {"psa": Psa("psa", world.connectwise), "desk": Psa("desk", world.autotask)}
+    psas = world.psas()
     world.connectwise.search_lag = world.autotask.search_lag = 1e9
     world.reports(4)
     bridge = make_bridge(

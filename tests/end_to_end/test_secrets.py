@@ -346,9 +346,7 @@ def test_no_redis_password_anywhere(tmp_path: Path, short_tmp_path: Path) -> Non
         stack.callback(server.kill)
         with server.client() as client:
             client.config_set("requirepass", SECRETS["redis password"])
-        for system in world.systems:
-            system.start()
-            stack.callback(system.stop)
+        world.start(stack)
         world.reports(3)
         url = f"unix://:{quote(SECRETS['redis password'], safe='')}@{server.socket}?db=0"
         wrong = f"unix://:{quote(SECRETS['in the wrong place'], safe='')}@{server.socket}?db=0"

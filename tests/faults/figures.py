@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,6 +38,19 @@ class Figures:
 
     def _doubled(self) -> str:
         return f"{self.doubled} (all of them excepted)" if 0 < self.doubled == self.excepted else str(self.doubled)
+
+
+def total(fault: str, rows: Sequence[Figures], remarks: str = "") -> Figures:
+    """One row for sites that shared a fault: their sums, and the longest time that one took to settle."""
+    return Figures(
+        fault,
+        reports=sum(row.reports for row in rows),
+        faults=sum(row.faults for row in rows),
+        lost=sum(row.lost for row in rows),
+        doubled=sum(row.doubled for row in rows),
+        settled=max(row.settled for row in rows),
+        remarks=remarks,
+    )
 
 
 def table(properties: Iterable[tuple[str, Any]]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,14 +14,11 @@ import pytest
 from tests.conftest import RedisServer
 from tests.end_to_end.conftest import Bridge, World
 from tests.faults.figures import Figures
-from tests.faults.judge import connectors, psas, slow, wait_until_quiet
+from tests.faults.judge import connectors, slow
 from tests.faults.site import Site
 
 #: Seconds after which a create that a fault must meet under way is carried out and answered; well below `SETTLE`.
 LATE = 4.0
-#: Seconds for a site to deliver everything once the last fault is over.
-PATIENCE = 300.0
-
 #: Reports that a site has delivered before anything happens to it; the load begins with the next number.
 BEFORE = 4
 
@@ -58,19 +54,13 @@ def make_empty_site(
     **settings: Any,
 ) -> Site:
     """A site without processes. `settings` are for both connectors."""
-    world = world or World()
-    for system in world.systems:
-        system.start()
-        stack.callback(system.stop)
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp"))
+    world = (world or World()).start(stack)
     tables: dict[str, Any] = {
         "huntress": world.huntress.settings(insecure_http=insecure_http),
         "connectors": connectors(world, **({"insecure_http": insecure_http} | settings)),
         "redis": {"url": url or server.url},
     }
-    bridge = Bridge(Path(folder), world, tables)
-    stack.callback(bridge.end)
-    return Site(world, bridge, (), server)
+    return Site(world, Bridge.in_folder(stack, world, tables), (), server)
 
 
 def get_going(site: Site) -> None:
@@ -83,23 +73,8 @@ def get_going(site: Site) -> None:
 
 def late_creates(site: Site, times: int = 2, delay: float = LATE) -> None:
     """The next creates in either PSA take `delay` seconds, so that what happens now finds them under way."""
-    for psa in psas(site.world).values():
+    for psa in site.world.psas().values():
         psa.fault_create("late", times=times, delay=delay)
-
-
-def outcome(site: Site, fault: str, faults: int, remarks: str = "") -> Figures:
-    """Waits, from now as the end of the last fault, until all is delivered; then stops every process and counts."""
-    ended = time.monotonic()
-    site.judge.wait_until_complete(PATIENCE)
-    settled = time.monotonic() - ended
-    rows = wait_until_quiet(site.bridge)
-    assert all(process.poll() is None for _, process in site.processes), "a process ended by itself"
-    site.stop()
-    assert site.orderly(), next(log for log in site.logs() if "Traceback" in log)[-4000:]
-    strange = sorted({row["state"] for row in rows} - {"created"})
-    assert not strange, f"deliveries that a person must look at: {strange}"
-    missing, doubled = site.judge.missing(), site.judge.doubled()
-    return Figures(fault, len(site.judge.numbers()), faults, len(missing), len(doubled), settled, remarks)
 
 
 def selected(request: pytest.FixtureRequest) -> set[str]:

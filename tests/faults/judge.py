@@ -11,17 +11,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.end_to_end.conftest import Bridge, World
-from tests.psa import PSAS, Psa, reference
+from tests.psa import PSAS, reference
 
 #: Seconds of `settle` in the fault suite: as short as leaves every look-up before it its place.
 SETTLE = 10
 #: Seconds that a request to a PSA takes.
 LATENCY = 0.3
-
-
-def psas(world: World) -> dict[str, Psa]:
-    """Both pretend PSAs by the names of their connectors."""
-    return {"psa": Psa("psa", world.connectwise), "desk": Psa("desk", world.autotask)}
 
 
 def connectors(world: World, *names: str, **settings: Any) -> dict[str, Any]:

@@ -14,7 +14,11 @@ from redis.retry import Retry
 
 from tests.conftest import RedisServer
 from tests.end_to_end.conftest import Bridge, World, wait_until
-from tests.faults.judge import Judge, psas
+from tests.faults.figures import Figures
+from tests.faults.judge import Judge, wait_until_quiet
+
+#: Seconds for a site to deliver everything once the last fault is over: where little has piled up, and where much has.
+PATIENCE, LONG_PATIENCE = 300.0, 900.0
 
 #: (connector, report) of a delivery that a process works on.
 Held = tuple[str, int]
@@ -68,7 +72,7 @@ class Site:
     def looked_up(self, held: Held, after: float) -> float | None:
         """Seconds from `after`, a time.monotonic(), to the first look-up that the PSA received later than it."""
         connector, number = held
-        found = [look_up.at for look_up in psas(self.world)[connector].look_ups(number) if look_up.at > after]
+        found = [look_up.at for look_up in self.world.psas()[connector].look_ups(number) if look_up.at > after]
         return found[0] - after if found else None
 
     def freeze(self, index: int) -> None:
@@ -95,6 +99,25 @@ class Site:
             seconds,
             "no delivery is on its way",
         )
+
+    def judged(
+        self, fault: str, faults: int, remarks: str = "", *, since: float | None = None, patience: float = PATIENCE
+    ) -> Figures:
+        """Waits until all is delivered, for `patience` seconds at most; then stops every process and counts.
+
+        `since`: when the last fault was over, by time.monotonic(); None: now.
+        """
+        since = time.monotonic() if since is None else since
+        self.judge.wait_until_complete(patience)
+        settled = time.monotonic() - since
+        rows = wait_until_quiet(self.bridge)
+        assert all(process.poll() is None for _, process in self.processes), "a process ended by itself"
+        self.stop()
+        assert self.orderly(), next(log for log in self.logs() if "Traceback" in log)[-4000:]
+        strange = sorted({row["state"] for row in rows} - {"created"})
+        assert not strange, f"deliveries that a person must look at: {strange}"
+        missing, doubled = self.judge.missing(), self.judge.doubled()
+        return Figures(fault, len(self.judge.numbers()), faults, len(missing), len(doubled), settled, remarks)
 
     def stop(self) -> None:
         """SIGTERM to everything; each process ends with exit code 0."""

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 from bridge.demo.server import Received
 from tests.end_to_end.conftest import World
-from tests.faults.judge import psas
 from tests.psa import reference
 
 #: The status of a completed ticket in the pretend Autotask.
@@ -100,7 +99,7 @@ class Watch:
 
     def completed(self) -> set[tuple[str, str]]:
         """(connector, reference) of every ticket that is completed."""
-        world, both = self._source.world, psas(self._source.world)
+        world, both = self._source.world, self._source.world.psas()
         with world.connectwise.lock:
             tickets = list(world.connectwise.tickets.values())
             closed = {("psa", ticket[both["psa"].field]) for ticket in tickets if ticket["closedFlag"]}

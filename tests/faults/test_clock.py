@@ -16,8 +16,8 @@ import pytest
 
 from tests.conftest import RedisServer
 from tests.end_to_end.conftest import Bridge, World, wait_until
-from tests.faults.figures import Figures
-from tests.faults.judge import Load, connectors, psas, slow
+from tests.faults.figures import Figures, total
+from tests.faults.judge import Load, connectors, slow
 from tests.faults.site import Site
 
 HOUR = 3600
@@ -61,7 +61,7 @@ def library(short_tmp_path: Path) -> Path:
 
 def wait_until_asked_for(site: Site, *numbers: int) -> None:
     """Returns when both PSAs have received a create for each of these reports."""
-    wanted = [(psa, number) for psa in psas(site.world).values() for number in numbers]
+    wanted = [(psa, number) for psa in site.world.psas().values() for number in numbers]
     wait_until(lambda: all(psa.creates(number) for psa, number in wanted), WITHIN, "these creates are under way")
 
 
@@ -70,11 +70,11 @@ def jump_again_and_again(site: Site, clock: Clock, jumps: int, seed: int) -> tup
     dice = random.Random(seed)
     number, under_way, settled = 2, 0, 0.0
     site.world.reports(1)
-    wait_until(lambda: all(len(psa.look_ups(1)) >= 2 for psa in psas(site.world).values()), 30, "the first was proven")
+    wait_until(lambda: all(len(psa.look_ups(1)) >= 2 for psa in site.world.psas().values()), 30, "the first was proven")
     for jump in range(jumps):
         # Two creates that each PSA carries out although nobody hears of it for a while, and one that it never does.
         late, cut_off, never = range(number, number + 3)
-        for psa in psas(site.world).values():
+        for psa in site.world.psas().values():
             psa.fault_create("late", late, delay=dice.uniform(4, 8))
             psa.fault_create("drop_commit", cut_off, delay=dice.uniform(3, 6))
             psa.fault_create("hang", never, delay=dice.uniform(2, 6))
@@ -133,14 +133,10 @@ def test_the_clock_jumps(make_site: Callable[[int], tuple[Site, Clock]], long: b
         outcomes = list(pool.map(jump_again_and_again, sites, clocks, [jumps] * len(sites), range(len(sites))))
     rows, under_way = zip(*outcomes, strict=True)
     report_figures(
-        Figures(
+        total(
             "5 the clock set an hour forward or back, of Redis alone or of everything",
-            reports=sum(row.reports for row in rows),
-            faults=sum(row.faults for row in rows),
-            lost=sum(row.lost for row in rows),
-            doubled=sum(row.doubled for row in rows),
-            settled=max(row.settled for row in rows),
-            remarks=f"{sum(under_way)} deliveries were held at a jump",
+            rows,
+            f"{sum(under_way)} deliveries were held at a jump",
         )
     )
     assert max(row.settled for row in rows) <= WITHIN

@@ -7,7 +7,6 @@ import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,9 +14,9 @@ import pytest
 import trustme
 
 from bridge.idempotency import LEASE
-from tests.faults.figures import Figures
+from tests.faults.figures import Figures, total
 from tests.faults.judge import Load
-from tests.faults.site import Site
+from tests.faults.site import LONG_PATIENCE, Site
 
 #: Seconds of `settle`: short, so that another worker has not only looked the ticket up but created it before the thaw.
 SETTLE = 2
@@ -32,19 +31,8 @@ PER_SECOND = 2.0
 WORKERS = (1, 2)
 
 
-@dataclass
-class Outcome:
-    """What one site came to."""
-
-    reports: int
-    #: Deliveries that another worker took over from a frozen one.
-    taken_over: int
-    settled: float
-    lost: int
-    doubled: int
-
-
-def freeze_again_and_again(site: Site, freezes: int, seed: int) -> Outcome:
+def freeze_again_and_again(site: Site, freezes: int, seed: int) -> tuple[Figures, int]:
+    """What it came to, and how many deliveries another worker took over from a frozen one."""
     dice = random.Random(seed)
     number, taken_over, thawed_at = 1, 0, 0.0
     site.wait_until_ready()
@@ -60,12 +48,7 @@ def freeze_again_and_again(site: Site, freezes: int, seed: int) -> Outcome:
         taken_over += sum((site.looked_up(one, frozen_at) or 0) > LEASE / 2 for one in held)
         site.thaw(victim)
         thawed_at = time.monotonic()
-    site.judge.wait_until_complete(900)
-    settled = time.monotonic() - thawed_at
-    site.wait_until_quiet()
-    site.stop()
-    assert site.orderly(), "a traceback in a log"
-    return Outcome(number - 1, taken_over, settled, len(site.judge.missing()), len(site.judge.doubled()))
+    return site.judged("", freezes, since=thawed_at, patience=LONG_PATIENCE), taken_over
 
 
 def tls_site(make_site: Callable[..., Site], folder: Path) -> Site:
@@ -95,14 +78,11 @@ def test_sigstop(
     freezes = LONG_FREEZES // LONG_SITES if long else SHORT_FREEZES
     with ThreadPoolExecutor(len(sites)) as pool:
         outcomes = list(pool.map(freeze_again_and_again, sites, [freezes] * len(sites), range(len(sites))))
+    rows, taken_over = zip(*outcomes, strict=True)
     report_figures(
-        Figures(
+        total(
             f"6 SIGSTOP of a worker {moment}, SIGCONT after lease and settle",
-            reports=sum(one.reports for one in outcomes),
-            faults=freezes * len(sites),
-            lost=sum(one.lost for one in outcomes),
-            doubled=sum(one.doubled for one in outcomes),
-            settled=max(one.settled for one in outcomes),
-            remarks=f"{sum(one.taken_over for one in outcomes)} deliveries were taken over from a frozen worker",
+            rows,
+            f"{sum(taken_over)} deliveries were taken over from a frozen worker",
         )
     )

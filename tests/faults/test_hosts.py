@@ -26,11 +26,10 @@ from tests.faults.ground import (
     late_creates,
     make_empty_site,
     make_server,
-    outcome,
     selected,
     start_all,
 )
-from tests.faults.judge import Load, psas
+from tests.faults.judge import Load
 from tests.faults.line import Line
 from tests.faults.network import Network, NoNetwork, network
 from tests.faults.site import Site
@@ -84,7 +83,7 @@ def cut_off(stack: contextlib.ExitStack, long: bool, *, lines: tuple[str, ...], 
             time.sleep(LONG_CUT if long else SHORT_CUT)
             net.rejoin(host, *lines)
     size = f"2 pollers, {len(workers) * (2 if long else 1)} workers on {len(pollers + workers)} hosts"
-    return outcome(site, f"7 {what}, {LONG_CUT if long else SHORT_CUT:g} s, then rejoined", times, size)
+    return site.judged(f"7 {what}, {LONG_CUT if long else SHORT_CUT:g} s, then rejoined", times, size)
 
 
 def leading(site: Site, pollers: list[str]) -> str:
@@ -114,7 +113,7 @@ def stuck(stack: contextlib.ExitStack, long: bool) -> Figures:
         line.delay = 0.5
         os.killpg(other.pid, signal.SIGSTOP)
         site.world.report(number)
-        keys = [f"bridge:delivery:{number}:{name}" for name in psas(site.world)]
+        keys = [f"bridge:delivery:{number}:{name}" for name in site.world.psas()]
         wait_until(partial(any_creating, site, keys), 60, "a create is about to be sent")
         net.cut(here, "world")
         began = time.monotonic()
@@ -124,7 +123,7 @@ def stuck(stack: contextlib.ExitStack, long: bool) -> Figures:
         time.sleep(max(0.0, 20 - (time.monotonic() - began)))
         net.rejoin(here, "world")
         time.sleep(max(0.0, REPEATED * (1.2 if long else 0.55) - (time.monotonic() - began)))
-    return outcome(site, "7 A create stuck in a host's socket until after `settle`", len(numbers))
+    return site.judged("7 A create stuck in a host's socket until after `settle`", len(numbers))
 
 
 def split(stack: contextlib.ExitStack, long: bool) -> Figures:
@@ -163,7 +162,7 @@ def split(stack: contextlib.ExitStack, long: bool) -> Figures:
             time.sleep(LONG_CUT)
             net.rejoin(hosts[alone], "store")
             wait_until(partial(follows, servers[alone]), 60, "the old primary follows the new one")
-    return outcome(site, "7 Split: the old primary of Sentinel with half of the bridge", times)
+    return site.judged("7 Split: the old primary of Sentinel with half of the bridge", times)
 
 
 def follows(server: RedisServer) -> bool:

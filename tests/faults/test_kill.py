@@ -6,14 +6,13 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import pytest
 
 from tests.end_to_end.conftest import wait_until
-from tests.faults.figures import Figures
+from tests.faults.figures import Figures, total
 from tests.faults.judge import Load
-from tests.faults.site import Held, Site
+from tests.faults.site import LONG_PATIENCE, Held, Site
 
 #: Seconds after which a delivery that somebody held at the kill must have been looked up by the next one.
 CLAIMED_WITHIN = 20.0
@@ -26,20 +25,6 @@ PER_SECOND = 4.0
 Report = Callable[[Figures], None]
 
 
-@dataclass
-class Outcome:
-    """What one site came to."""
-
-    reports: int
-    kills: int
-    #: Deliveries that were held when something was killed, and the longest time until such a one was looked up again.
-    held: int
-    looked_up: float
-    settled: float
-    lost: int
-    doubled: int
-
-
 def known_again(site: Site, held: set[Held], killed_at: float) -> float:
     """Seconds from a kill until the last of what was held then was looked up, or created by who lived on."""
     wait_until(
@@ -50,8 +35,11 @@ def known_again(site: Site, held: set[Held], killed_at: float) -> float:
     return max((seconds for one in held if (seconds := site.looked_up(one, killed_at)) is not None), default=0.0)
 
 
-def kill_again_and_again(site: Site, kills: int, seed: int) -> Outcome:
-    """Each kill is a single one: the next comes when what was held at the last is known again."""
+def kill_again_and_again(site: Site, kills: int, seed: int) -> tuple[Figures, int, float]:
+    """Each kill is a single one: the next comes when what was held at the last is known again.
+
+    What it came to, deliveries that were held at a kill, and the longest time until such a one was looked up again.
+    """
     dice = random.Random(seed)
     number, held_in_all, worst, killed_at = 1, 0, 0.0, 0.0
     site.wait_until_ready()
@@ -65,28 +53,7 @@ def kill_again_and_again(site: Site, kills: int, seed: int) -> Outcome:
         number = load.next
         held_in_all += len(held)
         worst = max(worst, known_again(site, held, killed_at))
-    site.judge.wait_until_complete(900)
-    settled = time.monotonic() - killed_at
-    site.wait_until_quiet()
-    site.stop()
-    missing, doubled = site.judge.missing(), site.judge.doubled()
-    assert site.orderly(), "a traceback in a log"
-    return Outcome(number - 1, kills, held_in_all, worst, settled, len(missing), len(doubled))
-
-
-def figures(fault: str, outcomes: list[Outcome]) -> Figures:
-    return Figures(
-        fault,
-        reports=sum(one.reports for one in outcomes),
-        faults=sum(one.kills for one in outcomes),
-        lost=sum(one.lost for one in outcomes),
-        doubled=sum(one.doubled for one in outcomes),
-        settled=max(one.settled for one in outcomes),
-        remarks=(
-            f"{sum(one.held for one in outcomes)} deliveries were held at a kill; "
-            f"looked up again after {max(one.looked_up for one in outcomes):.1f} s at worst"
-        ),
-    )
+    return site.judged("", kills, since=killed_at, patience=LONG_PATIENCE), held_in_all, worst
 
 
 @pytest.mark.timeout(3600)
@@ -105,5 +72,7 @@ def test_sigkill(
     kills = LONG_KILLS // LONG_SITES if long else SHORT_KILLS
     with ThreadPoolExecutor(len(sites)) as pool:
         outcomes = list(pool.map(kill_again_and_again, sites, [kills] * len(sites), range(len(sites))))
-    report_figures(figures(fault, outcomes))
-    assert max(one.looked_up for one in outcomes) <= CLAIMED_WITHIN
+    rows, held, looked_up = zip(*outcomes, strict=True)
+    remarks = f"{sum(held)} deliveries were held at a kill; looked up again after {max(looked_up):.1f} s at worst"
+    report_figures(total(fault, rows, remarks))
+    assert max(looked_up) <= CLAIMED_WITHIN

@@ -61,7 +61,7 @@ def test_killed_while_it_starts_or_stops(
     killed_at = time.monotonic()
     process = bridge.start("run")
     held = [row for row in wait_until_quiet(bridge, 180) if row["state"] == "held"]
-    if held:  # four workers in a row ended over it: a person is called, and does what the README says
+    if held:  # too many workers in a row ended over it: a person is called, and does what the README says
         assert all("workers in a row ended" in row["reason"] for row in held)
         assert bridge("retry", "--state", "held").returncode == 0
     settled, lost, doubled = settle(world, bridge, killed_at)

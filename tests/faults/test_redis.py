@@ -17,8 +17,8 @@ from bridge.demo.run import free_port
 from tests.conftest import RedisServer
 from tests.end_to_end.conftest import wait_until
 from tests.faults.figures import Figures
-from tests.faults.ground import BEFORE, Scenario, late_creates, make_server, make_site, outcome, selected, start_all
-from tests.faults.judge import Load, psas
+from tests.faults.ground import BEFORE, Scenario, late_creates, make_server, make_site, selected, start_all
+from tests.faults.judge import Load
 from tests.faults.line import Line
 from tests.faults.site import Site
 
@@ -60,14 +60,14 @@ def frozen(server: RedisServer, seconds: float) -> None:
 
 
 def tickets(site: Site) -> int:
-    return sum(len(psa.references()) for psa in psas(site.world).values())
+    return sum(len(psa.references()) for psa in site.world.psas().values())
 
 
 def away(stack: contextlib.ExitStack, long: bool, *, seconds: float) -> Figures:
     server = make_server(stack)
     site = make_site(stack, server, "poller", "worker")
     under_load(site, long, 1, partial(stopped, server, seconds), partial(frozen, server, seconds if long else SHORT))
-    return outcome(site, f"2 Redis away for {seconds:g} s: stopped, then frozen", 2)
+    return site.judged(f"2 Redis away for {seconds:g} s: stopped, then frozen", 2)
 
 
 def restarted(stack: contextlib.ExitStack, long: bool) -> Figures:
@@ -80,7 +80,7 @@ def restarted(stack: contextlib.ExitStack, long: bool) -> Figures:
 
     times = RESTARTS if long else 2
     under_load(site, long, 2, *[server.restart, killed] * (times // 2))
-    return outcome(site, "2 Redis restarted or killed, with its data", times)
+    return site.judged("2 Redis restarted or killed, with its data", times)
 
 
 def empty(stack: contextlib.ExitStack, long: bool) -> Figures:
@@ -94,7 +94,7 @@ def empty(stack: contextlib.ExitStack, long: bool) -> Figures:
 
     times = RESTARTS // 2 if long else 1
     under_load(site, long, 3, *[emptied] * times)
-    return outcome(site, "2 Redis restarted empty", times, f"{sum(found)} tickets had to be found again")
+    return site.judged("2 Redis restarted empty", times, f"{sum(found)} tickets had to be found again")
 
 
 def full(stack: contextlib.ExitStack, long: bool) -> Figures:
@@ -108,7 +108,7 @@ def full(stack: contextlib.ExitStack, long: bool) -> Figures:
             admin.config_set("maxmemory", 0)
 
     under_load(site, long, 4, *[filled] * (2 if long else 1))
-    return outcome(site, "2 Redis full (maxmemory, noeviction)", 2 if long else 1)
+    return site.judged("2 Redis full (maxmemory, noeviction)", 2 if long else 1)
 
 
 def failed_over(stack: contextlib.ExitStack, long: bool) -> Figures:
@@ -135,7 +135,7 @@ def failed_over(stack: contextlib.ExitStack, long: bool) -> Figures:
 
     faults = [partial(fail_over, 0, 1), partial(fail_over, 1, 0)] if long else [partial(fail_over, 0, 1)]
     under_load(site, long, 5, *faults)
-    return outcome(site, "2 Redis a read-only replica after a fail-over behind one name", len(faults))
+    return site.judged("2 Redis a read-only replica after a fail-over behind one name", len(faults))
 
 
 def slow_answers(stack: contextlib.ExitStack, long: bool) -> Figures:
@@ -153,7 +153,7 @@ def slow_answers(stack: contextlib.ExitStack, long: bool) -> Figures:
         made = tickets(site) - before
         line.delay = 0.0
     assert made >= (6 if long else 1), f"only {made} tickets were made while Redis was slow"
-    return outcome(site, f"2 Redis slow, {delay:g} s for every command", 1, f"{made} tickets were made meanwhile")
+    return site.judged(f"2 Redis slow, {delay:g} s for every command", 1, f"{made} tickets were made meanwhile")
 
 
 SCENARIOS: dict[str, Scenario] = {

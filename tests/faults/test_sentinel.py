@@ -16,7 +16,7 @@ import pytest
 from bridge.demo.run import free_port
 from tests.end_to_end.conftest import wait_until
 from tests.faults.figures import Figures
-from tests.faults.ground import BEFORE, Scenario, late_creates, make_server, make_site, outcome, selected, start_all
+from tests.faults.ground import BEFORE, Scenario, late_creates, make_server, make_site, selected, start_all
 from tests.faults.judge import Load
 from tests.sentinel import SentinelServer, sentinel_url, sentinels
 
@@ -72,9 +72,7 @@ def fail_over(stack: contextlib.ExitStack, long: bool, *, freeze: bool) -> Figur
                 wait_until(partial(watching[0].follows, old), 2 * ELECTED_WITHIN, "the old one follows")
     site.client = servers[watching[0].primary()].client()
     how = "SIGSTOP of the primary, and back" if freeze else "SIGKILL of the primary"
-    return outcome(
-        site, f"2 Sentinel: {how}", times, f"a report of that moment had its tickets {max(took):.0f} s later"
-    )
+    return site.judged(f"2 Sentinel: {how}", times, f"a report of that moment had its tickets {max(took):.0f} s later")
 
 
 SCENARIOS: dict[str, Scenario] = {

@@ -20,7 +20,7 @@ from bridge.demo.huntress import Pagination
 from bridge.demo.server import Fault, FaultKind
 from tests.end_to_end.conftest import Bridge, World, wait_until
 from tests.faults.figures import Figures
-from tests.faults.judge import connectors, psas, wait_until_quiet
+from tests.faults.judge import connectors, wait_until_quiet
 from tests.faults.site import Site
 from tests.faults.source import Source, Watch
 
@@ -96,7 +96,7 @@ class Scene:
     def statuses(self) -> dict[tuple[str, int], Any]:
         """The status of every ticket, by connector and id."""
         found: dict[tuple[str, int], Any] = {}
-        for name, psa in psas(self.world).items():
+        for name, psa in self.world.psas().items():
             with psa.server.lock:
                 found |= {(name, id): ticket["status"] for id, ticket in psa.state.tickets.items()}
         return found

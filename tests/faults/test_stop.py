@@ -7,13 +7,12 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import pytest
 
-from tests.faults.figures import Figures
-from tests.faults.judge import Load, psas
-from tests.faults.site import Site
+from tests.faults.figures import Figures, total
+from tests.faults.judge import Load
+from tests.faults.site import LONG_PATIENCE, Site
 
 #: Seconds within which a process that is told to stop is gone.
 HANDED_OVER_WITHIN = 10.0
@@ -24,21 +23,8 @@ SHORT_STOPS = 2
 PER_SECOND = 2.0
 
 
-@dataclass
-class Outcome:
-    """What one site came to."""
-
-    reports: int
-    #: The longest time that a process took to end.
-    ended: float
-    #: References that were sent to a PSA more than once: something was in doubt.
-    doubted: int
-    settled: float
-    lost: int
-    doubled: int
-
-
-def stop_again_and_again(site: Site, stops: int, seed: int) -> Outcome:
+def stop_again_and_again(site: Site, stops: int, seed: int) -> tuple[Figures, float, int]:
+    """What it came to, the longest time that a process took to end, and creates sent beyond one for each ticket."""
     dice = random.Random(seed)
     number, slowest, stopped_at = 1, 0.0, 0.0
     site.wait_until_ready()
@@ -58,14 +44,10 @@ def stop_again_and_again(site: Site, stops: int, seed: int) -> Outcome:
             site.again(victim)
             time.sleep(dice.uniform(0, 3))  # at times in the middle of the start of the next one
         number = load.next
-    site.judge.wait_until_complete(900)
-    settled = time.monotonic() - stopped_at
-    site.wait_until_quiet()
-    site.stop()
-    assert site.orderly(), "a traceback in a log"
-    sent = [request for psa in psas(site.world).values() for request in psa.creates()]
-    doubted = len(sent) - sum(len(psa.references()) for psa in psas(site.world).values())
-    return Outcome(number - 1, slowest, doubted, settled, len(site.judge.missing()), len(site.judge.doubled()))
+    figures = site.judged("", stops, since=stopped_at, patience=LONG_PATIENCE)
+    sent = [request for psa in site.world.psas().values() for request in psa.creates()]
+    doubted = len(sent) - sum(len(psa.references()) for psa in site.world.psas().values())
+    return figures, slowest, doubted
 
 
 @pytest.mark.timeout(3600)
@@ -88,17 +70,8 @@ def test_sigterm(
     stops = LONG_STOPS // LONG_SITES if long else SHORT_STOPS
     with ThreadPoolExecutor(len(sites)) as pool:
         outcomes = list(pool.map(stop_again_and_again, sites, [stops] * len(sites), range(len(sites))))
-    slowest, doubted = max(one.ended for one in outcomes), sum(one.doubted for one in outcomes)
-    report_figures(
-        Figures(
-            fault,
-            reports=sum(one.reports for one in outcomes),
-            faults=stops * len(sites),
-            lost=sum(one.lost for one in outcomes),
-            doubled=sum(one.doubled for one in outcomes),
-            settled=max(one.settled for one in outcomes),
-            remarks=f"ended after {slowest:.1f} s at worst; {doubted} in doubt",
-        )
-    )
+    rows, ended, in_doubt = zip(*outcomes, strict=True)
+    slowest, doubted = max(ended), sum(in_doubt)
+    report_figures(total(fault, rows, f"ended after {slowest:.1f} s at worst; {doubted} in doubt"))
     assert doubted == 0
     assert slowest < HANDED_OVER_WITHIN

@@ -15,7 +15,7 @@ import pytest
 from bridge.demo.server import Fault, FaultKind, Received
 from tests.end_to_end.conftest import wait_until
 from tests.faults.figures import Figures
-from tests.faults.judge import Judge, psas
+from tests.faults.judge import Judge
 from tests.faults.site import Site
 from tests.faults.trouble import ANY, Scene, Span, Trouble, a_bridge, ending_in, side_by_side, staged
 from tests.psa import PSAS, Psa
@@ -168,7 +168,7 @@ def two_tickets(long: bool) -> list[Figures]:
     numbers = range(2, 2 + count)
     before, later = list(numbers[::3]), list(numbers[1::3])
     with a_bridge() as (world, bridge):
-        both = psas(world)
+        both = world.psas()
         world.report(1)
         site = Site(world, bridge, ("run",))
         wait_until(lambda: all(len(psa.look_ups(1)) > 1 for psa in both.values()), 60, "the first ticket is proven")
@@ -220,7 +220,7 @@ def sees_nothing(rights: dict[str, Any], long: bool) -> list[Figures]:
     """The API users may create but not search. Restarts, orderly ones and kills, make no more of what is not found."""
     restarts, per_start = 3, 10 if long else 4
     with a_bridge(settle=3) as (world, bridge):
-        both = psas(world)
+        both = world.psas()
         for name, psa in both.items():
             psa.state.search_right = rights[name]
         wanted = {name: 1 if right == "sees nothing" else 0 for name, right in rights.items()}

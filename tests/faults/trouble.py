@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ import pytest
 from bridge.demo.server import Fault, Unrest
 from tests.end_to_end.conftest import Bridge, World, wait_until
 from tests.faults.figures import Figures
-from tests.faults.judge import Load, connectors, psas
+from tests.faults.judge import Load, connectors
 from tests.faults.site import Site
 from tests.psa import Psa
 
@@ -77,7 +75,7 @@ def end(psa: Psa) -> None:
 def play(scene: Scene, world: World, bridge: Bridge, long: bool) -> list[Figures]:
     """Brings the troubles upon a bridge that works already, and waits until all is well again. One row per trouble."""
     site = Site(world, bridge, ("run",))
-    both = psas(world)
+    both = world.psas()
     site.wait_until_ready()
     world.reports(2)  # the second waits until the first ticket was found again
     wait_until(lambda: all(len(psa.references()) == 2 for psa in both.values()), 60, "the first tickets are there")
@@ -122,14 +120,8 @@ def play(scene: Scene, world: World, bridge: Bridge, long: bool) -> list[Figures
 def a_bridge(**settings: Any) -> Iterator[tuple[World, Bridge]]:
     """A world and a bridge that is not started; `settings` are of every connector."""
     with contextlib.ExitStack() as stack:
-        world = World()
-        for system in world.systems:
-            system.start()
-            stack.callback(system.stop)
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp"))
-        bridge = Bridge(Path(folder), world, {"connectors": connectors(world, **settings)})
-        stack.callback(bridge.end)
-        yield world, bridge
+        world = World().start(stack)
+        yield world, Bridge.in_folder(stack, world, {"connectors": connectors(world, **settings)})
 
 
 def staged(scene: Scene, long: bool) -> list[Figures]:
