@@ -127,7 +127,7 @@ class Dispatcher:
         while not stopping.wait(LOOK_EVERY):
             try:
                 if self.leadership.number:
-                    self.prober.probe_due(self.services(), stopping)
+                    self.prober.probe_due(self.services, stopping)
             except redis.RedisError:
                 pass  # said by the dispatcher's own loop
             except Exception:

@@ -77,15 +77,20 @@ class Prober:
         ):
             log.error("connector paused: creates what it cannot find", connector=claim.connector, reason=reason)
 
-    def probe_due(self, services: Mapping[str, Service], stopping: threading.Event) -> None:
-        """Probes every paused connector whose time has come."""
-        for service in services.values():
+    def probe_due(self, services: Callable[[], Mapping[str, Service]], stopping: threading.Event) -> None:
+        """Probes every paused connector whose time has come, with the settings that hold at that time."""
+        for name in list(services()):
+            service = services().get(name)
             if stopping.is_set():
                 return
+            if service is None:
+                continue
             pause = self.store.paused(service.name)
             if pause is None or pause.next_probe is None or pause.next_probe > self.store.now():
                 continue
             problem, wait = self._still(service, pause)
+            if services().get(name) is not service:
+                continue  # changed meanwhile: what was found says nothing of the new settings, which are due themselves
             if problem:
                 log.warning("still paused", connector=service.name, reason=problem)
                 self.store.probe_failed(service.name, problem, longest=LONGEST_PROBE, pause=PAUSE, at_least=wait)

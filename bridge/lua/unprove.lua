@@ -7,7 +7,8 @@ local known = redis.call('HGET', P .. 'meta', field)
 if ARGV[4] ~= '' then redis.call('HSET', P .. 'meta', field, ARGV[4]) end
 local changed = ARGV[5] == '1' or (known and known ~= ARGV[4])
 if changed or redis.call('HGET', proof, 'state') == 'proven' then redis.call('DEL', proof) end
-if changed and redis.call('HEXISTS', P .. 'pause:' .. ARGV[3], 'next_probe') == 1 then
+-- Who starts with other settings wants to know at once; who reads them again first puts them to use, and then asks itself.
+if changed and ARGV[5] ~= '1' and redis.call('HEXISTS', P .. 'pause:' .. ARGV[3], 'next_probe') == 1 then
   redis.call('HSET', P .. 'pause:' .. ARGV[3], 'next_probe', 0)
 end
 return 0

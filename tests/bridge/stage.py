@@ -176,7 +176,7 @@ class Stage:
     def probe(self, seconds: float = 0) -> None:
         """Lets time pass, then probes the paused connectors that are due for it."""
         self.store.clock_offset += seconds
-        self.runtime.prober.probe_due(self.runtime.services, self.runtime.stopping)
+        self.runtime.prober.probe_due(lambda: self.runtime.services, self.runtime.stopping)
 
     def die(self, number: int = 1, connector: str = "psa", *, creating: bool = False) -> Claim:
         """A worker claims the delivery, gets as far as the gate if `creating`, and is never heard of again."""

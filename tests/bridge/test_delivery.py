@@ -1028,6 +1028,28 @@ def test_changed_settings_are_probed_at_once(make: MakeStage, systems: Systems) 
     assert psa.references() == {reference(1): 1}
 
 
+def test_a_probe_with_settings_that_changed_meanwhile_does_not_count(make: MakeStage, systems: Systems) -> None:
+    stage, psa = make("psa", board="Nowhere"), systems.psa("psa")
+    stage.report(1)
+    stage.work()
+    assert stage.store.paused("psa") is not None
+    stage.config.write_text(stage.config.read_text("utf-8").replace("Nowhere", "Security"), "utf-8")
+    on(psa, lambda request: True, lambda: stage.runtime.reload())
+    stage.probe(61)
+    stage.probe()
+    stage.work()
+    assert psa.references() == {reference(1): 1}
+
+
+def test_settings_that_are_read_again_are_not_due_before_they_are_in_use(make: MakeStage, systems: Systems) -> None:
+    stage = make("psa", board="Nowhere")
+    stage.report(1)
+    stage.work()
+    pause = stage.store.paused("psa")
+    stage.store.unprove("psa", "a digest")
+    assert stage.store.paused("psa") == pause
+
+
 def test_an_unreachable_system_is_not_taken_for_a_misconfigured_one(stage: Stage, psa: Psa) -> None:
     proven(stage, psa)
     psa.fault_create("status", 1, status=401)

@@ -267,7 +267,7 @@ def test_every_mistake_pauses_its_own_connector_until_it_is_mended(
         found = (world.connectwise_references(), world.autotask_references(), world.mail_references())
         return {reference for references in found for reference in references}
 
-    wait_until(lambda: expected <= delivered(), MENDED + 30, "everything was mended")
+    wait_until(lambda: expected <= delivered(), MENDED + 10, "everything was mended")
     wait_until(lambda: status(bridge)[0] == 200, 10)
     assert bridge.stop(process) == 0
     assert "Traceback" not in bridge.log()

@@ -259,7 +259,7 @@ class World:
         return fetched
 
     def probe(self) -> None:
-        self.hub.prober.probe_due({PSA: self.hub.service}, threading.Event())
+        self.hub.prober.probe_due(lambda: {PSA: self.hub.service}, threading.Event())
         self._judge()
 
     def retry(self, report: int) -> None:
