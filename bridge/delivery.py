@@ -209,13 +209,12 @@ class Turn:
         if not found:
             return False
         self.log.info("ticket found by its reference", ticket_id=found[0].id, tickets=len(found))
-        kept = self.record(found[0], told=self.claim.version, todo={"complete"}, proven=True)
-        for extra in reversed(found[1:]):
-            self.store.record(self.claim, extra, keep=True)
+        other = found[1].id if len(found) > 1 else ""
+        kept = self.record(found[0], told=self.claim.version, todo={"complete"}, proven=True, other=other)
         if kept != found[0].id:
             self.leave_to_the_kept()
             return True
-        self.follow_up(found[0], {"complete"} | ({"duplicate"} if len(found) > 1 else set()))
+        self.follow_up(found[0], {"complete"} | ({"duplicate"} if other else set()))
         return True
 
     def look_up(self) -> None:
@@ -341,11 +340,15 @@ class Turn:
         """Another ticket, with a lower id, is known and kept: the next turn does to that one what is to be done."""
         self.store.release(self.claim, delay=0)
 
-    def record(self, ref: TicketRef, *, told: int, todo: set[str], remark: str = "", proven: bool = False) -> str:
+    def record(
+        self, ref: TicketRef, *, told: int, todo: set[str], remark: str = "", proven: bool = False, other: str = ""
+    ) -> str:
         """The ticket is a fact; it must reach the store even when that is away for a moment. Returns the id kept."""
         for attempt in range(5):
             try:
-                kept = self.store.record(self.claim, ref, told=told, todo=todo, remark=remark, proven=proven, keep=True)
+                kept = self.store.record(
+                    self.claim, ref, told=told, todo=todo, remark=remark, proven=proven, keep=True, other=other
+                )
             except redis.RedisError as error:
                 self.log.warning("a ticket exists but the store does not answer", ticket_id=ref.id, error=str(error))
                 self.sleep(0.2 * 2**attempt if attempt < 4 else 0)

@@ -495,10 +495,11 @@ class IdempotencyStore:
         remark: str = "",
         proven: bool = False,
         keep: bool = False,
+        other: str = "",
     ) -> str:
         """A ticket exists, whoever brings the news. Returns the id kept: the lower one when two are known.
 
-        `keep`: the owner goes on with what is to do, its lease stays.
+        `keep`: the owner goes on with what is to do, its lease stays. `other`: id of a second ticket found with it.
         """
         return cast(
             str,
@@ -519,6 +520,7 @@ class IdempotencyStore:
                 remark,
                 1 if proven else 0,
                 1 if keep else 0,
+                other,
             ),
         )
 

@@ -1,6 +1,6 @@
 -- A ticket exists: recorded whoever brings it, also an owner whose lease has lapsed. ARGV: report, connector, owner token,
 -- ticket id, number, url, version told, todo (JSON list), reference, organization, severity, order, remark, proven (1 or 0),
--- keep (1: the owner goes on with what is to do).
+-- keep (1: the owner goes on with what is to do), id of a second ticket found with it or ''.
 -- Of two tickets the lower id is kept, the other is named. Answers the id kept.
 local report, connector, token, id, number, url = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local key = delivery_key(connector, report)
@@ -22,6 +22,10 @@ for _, item in ipairs(cjson.decode(ARGV[10])) do todo[item] = true end
 local proof = hash(P .. 'proof:' .. connector)
 if proof.report == report and proof.state == 'proving' and ARGV[16] ~= '1' then todo['verify'] = true end
 
+if ARGV[18] ~= '' then
+  redis.call('HSET', key, 'other_ticket', ARGV[18])
+  todo['duplicate'] = true
+end
 local known = delivery.ticket_id
 if known and known ~= id then
   local other = lower(known, id) and id or known

@@ -363,6 +363,21 @@ def test_of_two_tickets_the_lower_id_is_kept_and_the_other_named(
     assert (delivery.ticket.id, delivery.other_ticket, delivery.todo) == ("9", "10", ("duplicate",))
 
 
+@pytest.mark.parametrize(("found", "other", "kept", "named"), [("9", "10", "9", "10"), ("77", "78", "42", "77")])
+def test_two_tickets_that_were_found_are_recorded_at_once(
+    store: IdempotencyStore, found: str, other: str, kept: str, named: str
+) -> None:
+    """In one step: whoever dies right after it has not forgotten the second one."""
+    claimed = creating(store)
+    if kept != found:
+        store.record(claimed, TicketRef(kept), told=1)
+    assert store.record(claimed, TicketRef(found), told=1, todo={"complete"}, other=other) == kept
+    delivery = store.delivery(1, CONNECTOR)
+    assert delivery is not None
+    assert delivery.ticket is not None
+    assert (delivery.ticket.id, delivery.other_ticket, delivery.todo) == (kept, named, ("complete", "duplicate"))
+
+
 def test_recording_twice_is_recording_once(store: IdempotencyStore) -> None:
     claimed = creating(store)
     for _ in range(2):

@@ -186,13 +186,13 @@ def two_tickets(long: bool) -> list[Figures]:
         ended = time.monotonic()
         site.judge.wait_until_complete(90)
         site.wait_until_quiet()
-        rows = {(row["connector"], row["report_id"]): row for row in bridge.deliveries()}
 
         def told() -> bool:
             return all(psa.notes(min(psa.ids(number))) for psa in both.values() for number in before + later)
 
         wait_until(told, 60, "a note on every ticket that is kept")
         settled = time.monotonic() - ended
+        rows = {(row["connector"], row["report_id"]): row for row in bridge.deliveries()}
         site.stop()
         for psa in both.values():
             for number in before + later:
