@@ -370,8 +370,7 @@ def deliveries(state: str | None, as_json: bool) -> int:
 
     with _runtime(_settings()) as runtime:
         states = [DeliveryState(state)] if state else tuple(DeliveryState)
-        waiting = {name: runtime.why_waiting(name) for name in runtime.services}
-        found = [texts.explained(delivery, waiting) for delivery in runtime.store.deliveries(states)]
+        found = texts.found(runtime, states)
         if as_json:
             click.echo(_clean(texts.deliveries_json(found)))
             return 0

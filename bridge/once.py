@@ -12,7 +12,7 @@ import structlog
 from bridge.huntress import SourceError
 from bridge.idempotency import Deposed
 from bridge.models import SETTLED, Delivery, DeliveryState, IncidentReport
-from bridge.printing import explained
+from bridge.printing import found
 from bridge.processes import Process
 from bridge.rendering import RenderInput
 from bridge.runtime import Runtime, make_routes
@@ -56,12 +56,8 @@ def run_once(runtime: Runtime, wait: float) -> OnceResult:
             runtime.stopping.wait(0.1)
     finally:
         process.stop()
-    reasons = {name: runtime.why_waiting(name) for name in runtime.services}
-    waiting = [
-        explained(delivery, reasons)
-        for delivery in runtime.store.deliveries(state for state in DeliveryState if state not in SETTLED)
-        if delivery.connector in runtime.services
-    ]
+    unsettled = [state for state in DeliveryState if state not in SETTLED]
+    waiting = [delivery for delivery in found(runtime, unsettled) if delivery.connector in runtime.services]
     delivered = sum(runtime.store.count(state) for state in SETTLED)
     return OnceResult(delivered, tuple(waiting), len(runtime.books.quarantined()), problem, refused)
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from bridge.bookkeeping import Quarantined
 from bridge.idempotency import Pause
-from bridge.models import SETTLED, Delivery, Ticket
+from bridge.models import SETTLED, Delivery, DeliveryState, Ticket
 from bridge.text import shorten
 
 if TYPE_CHECKING:
     from bridge.once import OnceResult, Rehearsed
+    from bridge.runtime import Runtime
 
 
 #: Characters of a severity that are shown; the source may send any text as one.
@@ -41,6 +42,12 @@ def explained(delivery: Delivery, waiting: Mapping[str, str]) -> Delivery:
         why = f"no connector {delivery.connector} is configured any more"
         return replace(delivery, reason=f"{why}; {delivery.reason}" if delivery.reason else why)
     return delivery if delivery.reason else replace(delivery, reason=waiting[delivery.connector])
+
+
+def found(runtime: Runtime, states: Iterable[DeliveryState] = tuple(DeliveryState)) -> list[Delivery]:
+    """The deliveries in these states, each with why it waits."""
+    waiting = {name: runtime.why_waiting(name) for name in runtime.services}
+    return [explained(delivery, waiting) for delivery in runtime.store.deliveries(states)]
 
 
 def deliveries_json(deliveries: Iterable[Delivery]) -> str:

@@ -1,10 +1,10 @@
 """Keeps a template that never ends, or takes all memory, from doing harm: templates are rendered in other processes.
 
-Each process of the bridge that renders has a helper process (`bridge.sandbox`) with limits that the kernel enforces: no
-call of Python or C gets around them. Whatever happens in there, this process, its threads and its leases go on, and
-nobody else's work is lost. A helper takes 22 MB and 0.1 s to start, and adds 0.3 ms to a template. It is started once,
-and again after it ended over a template. However a template fails, it is a `TemplateFailure`, and the plain rendering
-takes its place at once.
+Each process of the bridge that renders has a helper process (`bridge.sandbox`) with limits that the kernel enforces:
+no call of Python or C gets around them. Whatever happens in there, this process, its threads and its leases go on, and
+nobody else's work is lost. A helper takes 22 MB and 0.1 s to start, and adds 0.3 ms to a template. One is started with
+the process; others when it is kept from answering, or has ended over a template. However a template fails, it is a
+`TemplateFailure`, and the plain rendering takes its place at once.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ LATER_SECONDS = 1.0
 TICKET_SECONDS = 40.0
 #: Seconds by the clock that a ticket waits for a helper while all of them are at work on others.
 WAIT_SECONDS = 10.0
-#: Helpers at the same time; more than one start only when they are needed, so that tickets do not wait for a slow one.
+#: Helpers at the same time.
 MOST_HELPERS = 6
+#: Seconds that a ticket waits for a helper at work before one more is started: a quick one is back before another would
+#: be ready, and a slow one keeps nobody waiting for long.
+PATIENCE_SECONDS = 1.0
 #: Idle helpers that are kept.
 KEPT_HELPERS = 2
 
@@ -102,7 +105,8 @@ class _Helper:
 class RenderGuard:
     """Renders templates in helpers, a few at most, which are kept. Shared by threads.
 
-    `template_seconds`, `later_seconds`, `ticket_seconds`, `wait_seconds`: as the constants of this module.
+    `template_seconds`, `later_seconds`, `ticket_seconds`, `wait_seconds`, `patience_seconds`: as the constants of this
+    module.
     """
 
     def __init__(
@@ -112,50 +116,70 @@ class RenderGuard:
         later_seconds: float = LATER_SECONDS,
         ticket_seconds: float = TICKET_SECONDS,
         wait_seconds: float = WAIT_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self.template_seconds = template_seconds
         self.later_seconds = later_seconds
         self.ticket_seconds = ticket_seconds
         self._wait_seconds = wait_seconds
-        self._room = threading.BoundedSemaphore(MOST_HELPERS)
+        self._patience_seconds = patience_seconds
         self._idle: list[_Helper] = []
-        self._lock = threading.Lock()
+        self._at_work = 0
+        self._last_start = 0.0
+        #: Held to look at the helpers; told when a ticket is done with one.
+        self._done = threading.Condition()
 
     def warm_up(self) -> None:
         """Starts a helper, so that the first ticket need not wait for it. Does nothing when that fails."""
-        with self._lock, suppress(OSError):
+        with self._done, suppress(OSError):
             if not self._idle:
                 self._idle.append(_Helper())
 
     @contextmanager
     def ticket(self) -> Iterator[TicketRendering]:
         """For the templates of one ticket. Raises `Unavailable` when every helper is at work on others for too long."""
-        if not self._room.acquire(timeout=self._wait_seconds):
-            raise Unavailable("other reports keep every process that renders templates busy; nothing was sent")
+        rendering = TicketRendering(self, self._take())
         try:
-            with self._lock:
-                helper = self._idle.pop() if self._idle else None
-            rendering = TicketRendering(self, helper)
-            try:
-                yield rendering
-            finally:
-                if rendering.helper is not None:
-                    self._give_back(rendering.helper)
+            yield rendering
         finally:
-            self._room.release()
+            self._give_back(rendering.helper)
 
     def close(self) -> None:
         """Ends the helpers that are not at work."""
-        with self._lock:
+        with self._done:
             while self._idle:
                 self._idle.pop().close()
 
-    def _give_back(self, helper: _Helper) -> None:
-        with self._lock:
-            if len(self._idle) < KEPT_HELPERS:
+    def _take(self) -> _Helper | None:
+        """A helper for a ticket; None: the ticket may start one. Raises `Unavailable`."""
+        asked_at = now = time.monotonic()
+        with self._done:
+            while self._at_work and not self._idle:
+                room = self._at_work < MOST_HELPERS
+                wait = asked_at + self._wait_seconds - now
+                if room:
+                    wait = min(wait, max(asked_at, self._last_start) + self._patience_seconds - now)
+                if wait <= 0:
+                    if room:
+                        break
+                    raise Unavailable("other reports keep every process that renders templates busy; nothing was sent")
+                self._done.wait(wait)
+                now = time.monotonic()
+            self._at_work += 1
+            if self._idle:
+                return self._idle.pop()
+            self._last_start = now
+            return None
+
+    def _give_back(self, helper: _Helper | None) -> None:
+        with self._done:
+            self._at_work -= 1
+            self._done.notify_all()
+            if helper is not None and len(self._idle) < KEPT_HELPERS:
                 self._idle.append(helper)
                 return
-        helper.close()
+        if helper is not None:
+            helper.close()
 
 
 class TicketRendering:

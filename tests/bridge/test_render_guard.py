@@ -41,7 +41,7 @@ SAMPLE = next(samples())
 @contextlib.contextmanager
 def guard_with(**seconds: float) -> Iterator[RenderGuard]:
     GUARD.close()  # only the helpers of a test's own guard are there
-    guard = RenderGuard(**({"template_seconds": 0.3, "later_seconds": 0.1} | seconds))
+    guard = RenderGuard(**({"template_seconds": 0.3, "later_seconds": 0.1, "patience_seconds": 0.05} | seconds))
     yield guard
     guard.close()
 
@@ -217,6 +217,16 @@ def test_others_are_rendered_meanwhile(tmp_path: Path) -> None:
             assert innocent.render(SAMPLE).problems == ()
         assert not slow.done()
         assert "processor time" in slow.result().problems[0]
+
+
+def test_tickets_that_are_quick_take_turns_with_one_helper(tmp_path: Path) -> None:
+    innocent = renderer(guard := RenderGuard(patience_seconds=30), tmp_path / "none")
+    with contextlib.closing(guard), ThreadPoolExecutor(8) as pool:
+        GUARD.close()
+        guard.warm_up()
+        for rendered in pool.map(lambda _: innocent.render(SAMPLE), range(40)):
+            assert rendered.problems == ()
+        assert len(helpers()) == 1
 
 
 def test_when_too_many_are_slow_the_next_is_put_off(tmp_path: Path) -> None:

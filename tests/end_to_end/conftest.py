@@ -28,6 +28,9 @@ from bridge.demo.connectwise import PretendConnectWise
 from bridge.demo.huntress import PretendHuntress
 from bridge.demo.mailbox import PretendMailbox
 from bridge.demo.run import free_port, toml
+from bridge.printing import deliveries_json, found
+from bridge.runtime import Runtime
+from bridge.settings import load
 from tests.psa import Psa
 
 #: The command as it is installed beside this Python.
@@ -185,10 +188,10 @@ class Bridge:
         return (self.folder / f"{index}.log").read_text("utf-8")
 
     def deliveries(self) -> list[dict[str, Any]]:
-        answer = self("deliveries", "--json")
-        assert answer.returncode == 0, answer.stderr
-        found: list[dict[str, Any]] = json.loads(answer.stdout)
-        return found
+        """What the command `deliveries --json` says; a process of its own would cost more than all that it does."""
+        with Runtime(load(self.config, self.environment())) as runtime:
+            rows: list[dict[str, Any]] = json.loads(deliveries_json(found(runtime)))
+        return rows
 
     def kill(self, process: subprocess.Popen[str]) -> None:
         """SIGKILL for the whole process group; an embedded Redis lives in a group of its own and is left an orphan."""

@@ -76,7 +76,7 @@ def wait_until_quiet(bridge: Bridge, seconds: float = 60) -> list[dict[str, Any]
         if not {row["state"] for row in rows} & {"pending", "creating"}:
             return rows
         assert time.monotonic() < deadline, f"deliveries are on their way after {seconds} s"
-        time.sleep(1)  # each look is a process of its own
+        time.sleep(0.2)
 
 
 class Load:
