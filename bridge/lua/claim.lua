@@ -52,13 +52,13 @@ if delivery.owner ~= token then
 
   purge_slots(group)
 
-  -- Whatever was in flight beside a report that kills workers lapsed with it: of what lapsed, one is taken up at a time, so
-  -- that the others come to their end.
-  if num(delivery.lapsed) > 0 then
+  -- Whatever was in flight beside a report that kills workers lapsed with it: of what lapsed three times in a row, one is taken
+  -- up at a time, so that the others come to their end. What lapsed less often, as after any kill, is taken up at once.
+  if num(delivery.lapsed) >= 3 then
     for _, holder in ipairs(redis.call('ZRANGE', P .. 'slots:' .. group, 0, -1)) do
       local other, name = string.match(holder, '^(.-)|(.*)$')
       local its = redis.call('HMGET', delivery_key(name, other), 'owner', 'lapsed')
-      if holder ~= member(connector, report) and its[1] and num(its[2]) > 0 then
+      if holder ~= member(connector, report) and its[1] and num(its[2]) >= 3 then
         redis.call('HSET', key, 'next_at', int(now + 1000))
         free_slot(group, connector, report)
         schedule(connector, report, delivery.order, now + 1000)

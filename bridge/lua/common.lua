@@ -36,6 +36,9 @@ end
 -- Puts a delivery where the dispatcher finds it: `ready` by urgency when its time has come, else `due` by time.
 local function schedule(connector, report, order, at)
   if at <= now then
+    -- What a worker left under way goes before what nobody began, however urgent.
+    local left = redis.call('HMGET', delivery_key(connector, report), 'lapsed', 'doubt_at')
+    if left[1] or left[2] then order = 0 end
     redis.call('ZREM', P .. 'due:' .. connector, report)
     redis.call('ZADD', P .. 'ready:' .. connector, order, report)
   else

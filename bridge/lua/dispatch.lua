@@ -56,7 +56,8 @@ end
 redis.call('HSET', P .. 'meta', clock, int(now))
 
 for _, report in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', int(now), 'LIMIT', 0, 500)) do
-  schedule(connector, report, redis.call('HGET', delivery_key(connector, report), 'order') or 0, now)
+  local its = redis.call('HMGET', delivery_key(connector, report), 'owner', 'order')
+  schedule(connector, report, its[1] and 0 or its[2] or 0, now) -- with an owner: its lease has lapsed
 end
 for _, report in ipairs(redis.call('ZRANGEBYSCORE', due, '(' .. int(now + LONGEST_WAIT), '+inf', 'LIMIT', 0, 500)) do
   schedule(connector, report, redis.call('HGET', delivery_key(connector, report), 'order') or 0, now)

@@ -29,7 +29,7 @@ for _, pair in ipairs(connectors) do
     if state == 'created' and not redis.call('HGET', delivery, 'owner') then
       schedule(connector, report, order, now)
     elseif old ~= order and redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
-      redis.call('ZADD', P .. 'ready:' .. connector, order, report)
+      schedule(connector, report, order, now)
     end
   end
 end

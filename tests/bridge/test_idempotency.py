@@ -276,12 +276,30 @@ def test_what_lapsed_three_times_waits_longer_and_longer(store: IdempotencyStore
     assert claim(store, 1).lapsed == 0
 
 
-def test_of_what_lapsed_one_is_taken_up_at_a_time(store: IdempotencyStore) -> None:
-    observe(store, report(1), report(2), report(3))
-    for number in (1, 2):
-        claim(store, number)
+@pytest.mark.parametrize("began", ["claimed", "creating"])
+def test_what_a_worker_left_under_way_goes_before_what_nobody_began(store: IdempotencyStore, began: str) -> None:
+    observe(store, report(1))
+    owned = claim(store, 1)
+    if began == "creating":
+        store.begin_create(owned, proof=False)
+    observe(store, report(2, "critical"), report(3, "critical"))
     pass_time(store, LEASE + 0.1)
+    assert dispatch(store, 1) == [1]
+    pass_time(store, 60)  # nobody claimed it; it comes first again
+    assert dispatch(store, 1) == [1]
+
+
+def test_of_what_lapsed_three_times_one_is_taken_up_at_a_time(store: IdempotencyStore) -> None:
+    observe(store, report(1), report(2), report(3))
+    for lapsed in range(3):
+        for number in (1, 2):
+            assert claim(store, number).lapsed == lapsed, "what lapsed less often is taken up at once"
+        pass_time(store, LEASE + 0.1)
+    for number in (1, 2):
+        assert refused(store, number) == "early"
+    pass_time(store, 5.1)
     first = claim(store, 1)
+    assert first.lapsed == 3
     assert refused(store, 2) == "early"
     assert claim(store, 3).lapsed == 0, "what did not lapse need not wait"
     pass_time(store, 1.1)
@@ -289,9 +307,11 @@ def test_of_what_lapsed_one_is_taken_up_at_a_time(store: IdempotencyStore) -> No
     store.release(first, state=DeliveryState.PENDING, delay=60)
     pass_time(store, 1.1)
     second = claim(store, 2)
-    assert second.lapsed == 1
-    pass_time(store, LEASE + 0.1)
-    assert claim(store, 2).lapsed == 2, "one that lapsed again is in nobody's way, nor in its own"
+    assert second.lapsed == 3
+    pass_time(store, LEASE + 300)
+    assert refused(store, 2) == "early"
+    pass_time(store, 10.1)
+    assert claim(store, 2).lapsed == 4, "one that lapsed again is in nobody's way, nor in its own"
 
 
 # -- creating ----------------------------------------------------------------------------------------------------------
