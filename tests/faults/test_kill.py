@@ -17,7 +17,7 @@ from tests.faults.site import LONG_PATIENCE, Held, Site
 #: Seconds after which a delivery that somebody held at the kill must have been looked up by the next one.
 CLAIMED_WITHIN = 20.0
 #: Kills of the long form, and sites that share them; in the short form a single site has a few.
-LONG_KILLS, LONG_SITES = 100, 4
+LONG_KILLS, LONG_SITES = 104, 8
 SHORT_KILLS = 2
 #: New reports per second while something is about to be killed.
 PER_SECOND = 4.0
