@@ -95,10 +95,10 @@ def silent(talk: Talk) -> None:
 def test_the_deadline_is_for_the_whole_request(script: Script, intent: Intent) -> None:
     with RawServer(script) as server:
         started = time.monotonic()
-        found = outcome(lambda: session(timeout=0.15).request("POST", f"{server.url}/x", intent=intent, json={}))
-        assert time.monotonic() - started < 1.5
+        found = outcome(lambda: session(timeout=0.4).request("POST", f"{server.url}/x", intent=intent, json={}))
+        assert time.monotonic() - started < 2
     assert type(found) is (Unavailable if intent == "read" else OutcomeUnknown)
-    assert str(found) == f"psa: POST 127.0.0.1:{server.port}/x: no complete answer within 0.15 s"
+    assert str(found) == f"psa: POST 127.0.0.1:{server.port}/x: no complete answer within 0.4 s"
 
 
 def reset_after_request(talk: Talk) -> None:
@@ -270,7 +270,7 @@ def test_what_the_deadline_cuts_off_is_never_delivered() -> None:
     ended: list[OSError] = []
 
     def reads_late(talk: Talk) -> None:
-        over.wait(5)
+        over.wait(20)
         try:
             while more := talk.connection.recv(65536):
                 read.extend(more)
@@ -279,7 +279,7 @@ def test_what_the_deadline_cuts_off_is_never_delivered() -> None:
 
     body = {"text": "x" * 20_000_000}
     with RawServer(reads_late) as server:
-        found = outcome(lambda: session(timeout=0.5).request("POST", server.url, intent="create", json=body))
+        found = outcome(lambda: session(timeout=2).request("POST", server.url, intent="create", json=body))
         over.set()
         for thread in server.threads[1:]:
             thread.join()
