@@ -27,5 +27,5 @@ set_state(connector, report, 'creating')
 redis.call('HDEL', key, 'doubt_at', 'looked', 'next_at')
 redis.call('HSET', key, 'lease_until', int(now + lease), 'creating_at', int(now))
 redis.call('ZADD', P .. 'slots:' .. delivery.group, int(now + lease), member(connector, report))
-schedule(connector, report, delivery.order, now + lease)
+schedule(connector, report, now + lease)
 return {go}

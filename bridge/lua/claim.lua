@@ -46,7 +46,7 @@ if delivery.owner ~= token then
     or redis.call('ZSCORE', P .. 'ready:' .. connector, report)
   if not scheduled or at > now or pause > now then
     free_slot(group, connector, report)
-    if scheduled then schedule(connector, report, delivery.order, at) end
+    if scheduled then schedule(connector, report, at) end
     return {pause > now and 'paused' or 'early'}
   end
 
@@ -61,7 +61,7 @@ if delivery.owner ~= token then
       if holder ~= member(connector, report) and its[1] and num(its[2]) >= 3 then
         redis.call('HSET', key, 'next_at', int(now + 1000))
         free_slot(group, connector, report)
-        schedule(connector, report, delivery.order, now + 1000)
+        schedule(connector, report, now + 1000)
         return {'early'}
       end
     end
@@ -69,7 +69,7 @@ if delivery.owner ~= token then
 
   if not redis.call('ZSCORE', P .. 'slots:' .. group, member(connector, report))
     and redis.call('ZCARD', P .. 'slots:' .. group) >= limit then
-    schedule(connector, report, delivery.order, now)
+    schedule(connector, report, now)
     return {'full'}
   end
   redis.call('HINCRBY', key, 'attempts', 1)
@@ -78,6 +78,6 @@ end
 local lease_until = now + lease
 redis.call('HSET', key, 'owner', token, 'lease_until', int(lease_until), 'group', group)
 redis.call('ZADD', P .. 'slots:' .. group, int(lease_until), member(connector, report))
-schedule(connector, report, delivery.order, lease_until)
+schedule(connector, report, lease_until)
 return {'claimed', redis.call('HGETALL', key), redis.call('HGETALL', P .. 'report:' .. report),
   redis.call('HGETALL', P .. 'progress:' .. report .. ':' .. connector)}

@@ -8,6 +8,8 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + to
 -- Longest time ahead, in ms, that each thing can rightly be; what lies further ahead comes from a clock that jumped.
 local LONGEST_LEASE = 60000
 local LONGEST_WAIT = 3660000
+-- More than any `order` (see observe.lua): what is less by it comes before all others, in its own order.
+local BEGUN_FIRST = 1e15
 
 local function int(value) return string.format('%.0f', value) end
 local function num(value) return tonumber(value or '') or 0 end
@@ -34,13 +36,14 @@ local function ahead(at, longest)
 end
 
 -- Puts a delivery where the dispatcher finds it: `ready` by urgency when its time has come, else `due` by time.
-local function schedule(connector, report, order, at)
+local function schedule(connector, report, at)
   if at <= now then
+    local its = redis.call('HMGET', delivery_key(connector, report), 'order', 'owner', 'lapsed', 'doubt_at')
+    local order = num(its[1])
     -- What a worker left under way goes before what nobody began, however urgent.
-    local left = redis.call('HMGET', delivery_key(connector, report), 'lapsed', 'doubt_at')
-    if left[1] or left[2] then order = 0 end
+    if its[2] or its[3] or its[4] then order = order - BEGUN_FIRST end
     redis.call('ZREM', P .. 'due:' .. connector, report)
-    redis.call('ZADD', P .. 'ready:' .. connector, order, report)
+    redis.call('ZADD', P .. 'ready:' .. connector, int(order), report)
   else
     redis.call('ZREM', P .. 'ready:' .. connector, report)
     redis.call('ZADD', P .. 'due:' .. connector, int(at), report)
@@ -88,12 +91,12 @@ end
 
 -- The poller's safety net: what is not settled, or has something to do, and has no owner, must be scheduled.
 local function heal(connector, report)
-  local delivery = redis.call('HMGET', delivery_key(connector, report), 'state', 'owner', 'order', 'todo')
+  local delivery = redis.call('HMGET', delivery_key(connector, report), 'state', 'owner', 'todo')
   local unsettled = delivery[1] == 'pending' or delivery[1] == 'creating'
-    or (delivery[1] == 'created' and (delivery[4] or '[]') ~= '[]')
+    or (delivery[1] == 'created' and (delivery[3] or '[]') ~= '[]')
   if unsettled and not delivery[2] and not redis.call('ZSCORE', P .. 'due:' .. connector, report)
     and not redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
-    schedule(connector, report, delivery[3] or 0, now)
+    schedule(connector, report, now)
   end
 end
 

@@ -25,13 +25,13 @@ if seen > 0 and passed >= 0 and now - seen - passed > 2000 then
   local forward = now - seen - passed
   for report in pairs(waiting()) do
     local key = delivery_key(connector, report)
-    local delivery = redis.call('HMGET', key, 'doubt_at', 'lease_until', 'order')
+    local delivery = redis.call('HMGET', key, 'doubt_at', 'lease_until')
     if delivery[1] then redis.call('HSET', key, 'doubt_at', int(math.min(now, num(delivery[1]) + forward))) end
     if delivery[2] and num(delivery[2]) <= now then -- else it was renewed since
       local lease_until = num(delivery[2]) + forward
       redis.call('HSET', key, 'lease_until', int(lease_until))
       redis.call('ZADD', P .. 'slots:' .. group, int(lease_until), member(connector, report))
-      schedule(connector, report, delivery[3] or 0, lease_until)
+      schedule(connector, report, lease_until)
     end
   end
 elseif back > 2000 then
@@ -56,11 +56,10 @@ end
 redis.call('HSET', P .. 'meta', clock, int(now))
 
 for _, report in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', int(now), 'LIMIT', 0, 500)) do
-  local its = redis.call('HMGET', delivery_key(connector, report), 'owner', 'order')
-  schedule(connector, report, its[1] and 0 or its[2] or 0, now) -- with an owner: its lease has lapsed
+  schedule(connector, report, now)
 end
 for _, report in ipairs(redis.call('ZRANGEBYSCORE', due, '(' .. int(now + LONGEST_WAIT), '+inf', 'LIMIT', 0, 500)) do
-  schedule(connector, report, redis.call('HGET', delivery_key(connector, report), 'order') or 0, now)
+  schedule(connector, report, now)
 end
 
 local pause = paused_until(connector)

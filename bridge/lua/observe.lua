@@ -20,16 +20,13 @@ for _, pair in ipairs(connectors) do
     redis.call('HSET', delivery, 'reference', reference, 'order', order, 'created_at', int(now), 'organization', organization,
       'severity', severity, 'attempts', 0)
     set_state(connector, report, 'pending')
-    schedule(connector, report, order, now)
+    schedule(connector, report, now)
     added[#added + 1] = connector
   elseif changed then
-    local old = redis.call('HGET', delivery, 'order')
     redis.call('HSET', delivery, 'order', order, 'organization', organization, 'severity', severity)
-    local state = redis.call('HGET', delivery, 'state')
-    if state == 'created' and not redis.call('HGET', delivery, 'owner') then
-      schedule(connector, report, order, now)
-    elseif old ~= order and redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
-      schedule(connector, report, order, now)
+    local its = redis.call('HMGET', delivery, 'state', 'owner')
+    if (its[1] == 'created' and not its[2]) or redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
+      schedule(connector, report, now)
     end
   end
 end

@@ -59,7 +59,7 @@ if not keep and (not delivery.owner or delivery.owner == token) then
   let_go(key, connector, report)
   local newer = num(redis.call('HGET', P .. 'report:' .. report, 'version')) > num(redis.call('HGET', key, 'told'))
   if #list > 0 or newer then
-    schedule(connector, report, redis.call('HGET', key, 'order'), now)
+    schedule(connector, report, now)
   else
     unschedule(connector, report)
   end

@@ -35,10 +35,11 @@ elseif change.state then
   end
 end
 
+let_go(key, connector, report)
 local state = redis.call('HGET', key, 'state')
 if change.delay then
   redis.call('HSET', key, 'next_at', int(now + change.delay))
-  schedule(connector, report, delivery.order, now + change.delay)
+  schedule(connector, report, now + change.delay)
 else
   redis.call('HDEL', key, 'next_at')
   local fresh = redis.call('HMGET', key, 'told', 'considered')
@@ -46,10 +47,9 @@ else
   local changed = num(redis.call('HGET', P .. 'report:' .. report, 'version')) > newest
   -- Something may have been added to what is to do while this turn was under way.
   if state == 'created' and (changed or #list > 0) then
-    schedule(connector, report, delivery.order, now)
+    schedule(connector, report, now)
   else
     unschedule(connector, report)
   end
 end
-let_go(key, connector, report)
 return 1

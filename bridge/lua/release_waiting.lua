@@ -9,7 +9,7 @@ for _, report in ipairs(reports) do
   local in_doubt = delivery.state == 'creating' and delivery.doubt_at
   if not delivery.owner and not in_doubt and num(delivery.next_at) > now then
     redis.call('HSET', key, 'next_at', int(now))
-    schedule(connector, report, delivery.order, now)
+    schedule(connector, report, now)
     moved = moved + 1
   end
 end

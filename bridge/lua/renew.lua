@@ -9,7 +9,7 @@ for _, claim in ipairs(cjson.decode(ARGV[4])) do
   if delivery.owner == token then
     redis.call('HSET', key, 'lease_until', int(now + lease))
     redis.call('ZADD', P .. 'slots:' .. delivery.group, int(now + lease), member(connector, report))
-    schedule(connector, report, delivery.order, now + lease)
+    schedule(connector, report, now + lease)
     held[#held + 1] = 1
   else
     held[#held + 1] = 0

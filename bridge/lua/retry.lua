@@ -16,6 +16,6 @@ if state == 'held' or state == 'rejected' then
 end
 redis.call('HDEL', key, 'failures', 'lapsed')
 redis.call('HSET', key, 'next_at', int(now))
-schedule(connector, report, delivery.order, now)
+schedule(connector, report, now)
 wake()
 return state

@@ -286,7 +286,16 @@ def test_what_a_worker_left_under_way_goes_before_what_nobody_began(store: Idemp
     pass_time(store, LEASE + 0.1)
     assert dispatch(store, 1) == [1]
     pass_time(store, 60)  # nobody claimed it; it comes first again
+    observe(store, report(1, "medium"))
     assert dispatch(store, 1) == [1]
+
+
+def test_of_what_was_left_under_way_the_most_urgent_goes_first(store: IdempotencyStore) -> None:
+    observe(store, report(1), report(2, "critical"))
+    for number in (1, 2):
+        claim(store, number)
+    pass_time(store, LEASE + 0.1)
+    assert dispatch(store, 1) == [2]
 
 
 def test_of_what_lapsed_three_times_one_is_taken_up_at_a_time(store: IdempotencyStore) -> None:
