@@ -192,7 +192,7 @@ def test_the_end_of_the_time_hits_nothing_but_the_rendering(guard: RenderGuard) 
         with ThreadPoolExecutor() as pool:
             sent = pool.submit(signals)
             try:
-                for _ in range(500):
+                for _ in range(2000):
                     try:
                         assert rendering.render(template) == whole
                     except TemplateFailure as failure:

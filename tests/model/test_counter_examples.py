@@ -132,7 +132,7 @@ def test_what_is_in_flight_beside_a_poison_report_is_not_held_with_it(world: Wor
     world.hub.store.prove(PSA)
     world.open |= dict.fromkeys(range(2, 7), "as first seen")
     world.poll()
-    assert poison(world, restart) <= 3
+    assert poison(world, restart) == 3
     world.come_to_rest()
 
 

@@ -82,7 +82,7 @@ def test_two_workers_and_one_create(
     redis_url: str, request: pytest.FixtureRequest, ends: tuple[str, str, str, int]
 ) -> None:
     first, second, fate, seconds = ends
-    every = 2 if request.config.getoption("--long", default=False) else 6  # the steps that the second stops at
+    every = 2 if request.config.getoption("--long", default=False) else 4  # the steps that the second stops at
     at, came = "", 0
     for steps in range(LONGEST_TURN):
         for others in range(0, 40 if second else 1, every):

@@ -20,7 +20,7 @@ from tests.model.ticket_system import PSA
 from tests.model.world import World
 
 #: Runs of an ordinary test run, and of one with `--long`.
-EXAMPLES, LONG_EXAMPLES = 60, 5000
+EXAMPLES, LONG_EXAMPLES = 100, 5000
 
 workers = st.sampled_from((0, 1, 2))
 reports = st.sampled_from((1, 2))
