@@ -370,7 +370,7 @@ def deliveries(state: str | None, as_json: bool) -> int:
 
     with _runtime(_settings()) as runtime:
         states = [DeliveryState(state)] if state else tuple(DeliveryState)
-        found = texts.found(runtime, states)
+        found = texts.explained_deliveries(runtime, states)
         if as_json:
             click.echo(_clean(texts.deliveries_json(found)))
             return 0

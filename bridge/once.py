@@ -12,7 +12,7 @@ import structlog
 from bridge.huntress import SourceError
 from bridge.idempotency import Deposed
 from bridge.models import SETTLED, Delivery, DeliveryState, IncidentReport
-from bridge.printing import found
+from bridge.printing import explained_deliveries
 from bridge.processes import Process
 from bridge.rendering import RenderInput
 from bridge.runtime import Runtime, make_routes
@@ -57,7 +57,9 @@ def run_once(runtime: Runtime, wait: float) -> OnceResult:
     finally:
         process.stop()
     unsettled = [state for state in DeliveryState if state not in SETTLED]
-    waiting = [delivery for delivery in found(runtime, unsettled) if delivery.connector in runtime.services]
+    waiting = [
+        delivery for delivery in explained_deliveries(runtime, unsettled) if delivery.connector in runtime.services
+    ]
     delivered = sum(runtime.store.count(state) for state in SETTLED)
     return OnceResult(delivered, tuple(waiting), len(runtime.books.quarantined()), problem, refused)
 

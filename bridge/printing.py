@@ -44,7 +44,7 @@ def explained(delivery: Delivery, waiting: Mapping[str, str]) -> Delivery:
     return delivery if delivery.reason else replace(delivery, reason=waiting[delivery.connector])
 
 
-def found(runtime: Runtime, states: Iterable[DeliveryState] = tuple(DeliveryState)) -> list[Delivery]:
+def explained_deliveries(runtime: Runtime, states: Iterable[DeliveryState] = tuple(DeliveryState)) -> list[Delivery]:
     """The deliveries in these states, each with why it waits."""
     waiting = {name: runtime.why_waiting(name) for name in runtime.services}
     return [explained(delivery, waiting) for delivery in runtime.store.deliveries(states)]

@@ -3,7 +3,7 @@
 Each process of the bridge that renders has a helper process (`bridge.sandbox`) with limits that the kernel enforces:
 no call of Python or C gets around them. Whatever happens in there, this process, its threads and its leases go on, and
 nobody else's work is lost. A helper takes 22 MB and 0.1 s to start, and adds 0.3 ms to a template. One is started with
-the process; others when it is kept from answering, or has ended over a template. However a template fails, it is a
+the process, another when a ticket waits for it too long or it ended over a template. However a template fails, it is a
 `TemplateFailure`, and the plain rendering takes its place at once.
 """
 
@@ -174,10 +174,10 @@ class RenderGuard:
     def _give_back(self, helper: _Helper | None) -> None:
         with self._done:
             self._at_work -= 1
-            self._done.notify_all()
             if helper is not None and len(self._idle) < KEPT_HELPERS:
                 self._idle.append(helper)
-                return
+                helper = None
+            self._done.notify_all()
         if helper is not None:
             helper.close()
 

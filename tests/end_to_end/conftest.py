@@ -28,7 +28,7 @@ from bridge.demo.connectwise import PretendConnectWise
 from bridge.demo.huntress import PretendHuntress
 from bridge.demo.mailbox import PretendMailbox
 from bridge.demo.run import free_port, toml
-from bridge.printing import deliveries_json, found
+from bridge.printing import deliveries_json, explained_deliveries
 from bridge.runtime import Runtime
 from bridge.settings import load
 from tests.psa import Psa
@@ -190,7 +190,7 @@ class Bridge:
     def deliveries(self) -> list[dict[str, Any]]:
         """What the command `deliveries --json` says; a process of its own would cost more than all that it does."""
         with Runtime(load(self.config, self.environment())) as runtime:
-            rows: list[dict[str, Any]] = json.loads(deliveries_json(found(runtime)))
+            rows: list[dict[str, Any]] = json.loads(deliveries_json(explained_deliveries(runtime)))
         return rows
 
     def kill(self, process: subprocess.Popen[str]) -> None:
