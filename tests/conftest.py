@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ class RedisServer:
         self.socket = folder / "redis.sock"
         self.url = f"unix://{self.socket}?db=0"
         self._process: subprocess.Popen[bytes] | None = None
+        #: A fault may still be stopping it, on a thread of a pretend system, when a test starts it again.
+        self._turn = threading.RLock()
 
     @property
     def pid(self) -> int:
@@ -58,6 +61,10 @@ class RedisServer:
         return redis.Redis(unix_socket_path=str(self.socket), db=db, decode_responses=True)
 
     def start(self) -> None:
+        with self._turn:
+            self._start()
+
+    def _start(self) -> None:
         self.socket.unlink(missing_ok=True)
         command = [
             *self.within,
@@ -87,16 +94,18 @@ class RedisServer:
 
     def stop(self) -> None:
         """An orderly end; what the append-only file holds stays."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(10)
-            self._process = None
+        with self._turn:
+            if self._process is not None:
+                self._process.terminate()
+                self._process.wait(10)
+                self._process = None
 
     def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
+        with self._turn:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait(10)
+                self._process = None
 
     def restart(self, *, empty: bool = False) -> None:
         """`empty=True`: as if its disk had been lost. Data lasts only with the option `--appendonly yes`."""

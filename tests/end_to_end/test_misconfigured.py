@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -28,6 +29,12 @@ def references(*numbers: int) -> set[str]:
 def status(bridge: Bridge) -> tuple[int, dict[str, Any]]:
     answer = requests.get(f"http://127.0.0.1:{bridge.port}/status", timeout=5)
     return answer.status_code, answer.json()
+
+
+def deliveries(bridge: Bridge) -> list[dict[str, Any]]:
+    """By the command, in the folder of the configuration, whose files are named relative to it."""
+    rows: list[dict[str, Any]] = json.loads(inside("deliveries", "--json", config=bridge.config).stdout)
+    return rows
 
 
 def ready(bridge: Bridge, *arguments: str) -> subprocess.Popen[str]:
@@ -198,7 +205,7 @@ def test_the_others_are_served_and_all_goes_out_once_mended(world: World, make_b
     assert told["connectors"]["oncall"]["state"] == "serving"
     assert not world.connectwise.tickets
     assert not world.autotask.tickets
-    for row in bridge.deliveries():
+    for row in deliveries(bridge):
         assert row["state"] == ("created" if row["connector"] == "oncall" else "pending")
         assert row["connector"] == "oncall" or row["reason"]
     world.report(7)
@@ -245,7 +252,7 @@ def test_every_mistake_pauses_its_own_connector_until_it_is_mended(
         if name in broken:
             assert all(words in told["connectors"][name]["reason"] for words in wanted), told["connectors"][name]
             assert any(f"connector {name} is paused: " in problem for problem in told["problems"])
-    for row in bridge.deliveries():
+    for row in deliveries(bridge):
         assert row["state"] == ("created" if row["connector"] == "oncall" else "pending")
         assert row["connector"] == "oncall" or row["reason"], row
     assert not world.connectwise.tickets
@@ -280,7 +287,7 @@ def test_a_company_that_is_missing_stops_only_its_organization(world: World, mak
     wait_until(lambda: set(world.connectwise_references()) == references(1, 3), 15)
     code, told = status(bridge)
     assert (code, told["connectors"]["psa"]["state"]) == (200, "serving")
-    [waiting] = [row for row in bridge.deliveries() if row["state"] != "created"]
+    [waiting] = [row for row in deliveries(bridge) if row["state"] != "created"]
     assert waiting["report_id"] == 2
     assert "organization 'Organization 2' (id 2) has no company in psa" in waiting["reason"]
     assert "add a row to organizations.csv" in waiting["reason"]
@@ -315,7 +322,7 @@ def test_an_unreachable_system_is_waited_for(world: World, make_bridge: MakeBrid
     wait_until(lambda: len(world.autotask.tickets) == 2, 15)
 
     def reasons() -> list[str]:
-        return [row["reason"] or "" for row in bridge.deliveries() if row["connector"] != "desk"]
+        return [row["reason"] or "" for row in deliveries(bridge) if row["connector"] != "desk"]
 
     wait_until(lambda: all("refused" in reason for reason in reasons()), 10)
     world.connectwise.start()
