@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
-    from bridge.models import IncidentReport
+    from bridge.models import IncidentReport, ReportKey
     from bridge.runtime import Runtime
     from bridge.settings import Settings
 
@@ -48,6 +48,23 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=_remember("log_level"),
         help="What is logged to standard error (default: info for processes, warning for other commands).",
     )(command)
+
+
+class _Key(click.ParamType[Any]):
+    """A report's id; an escalation's is `e` and its number, a platform action's `p` and its number."""
+
+    name = "report"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        from bridge.models import report_key
+
+        try:
+            return report_key(str(value))
+        except ValueError as error:
+            self.fail(str(error), parameter, context)
+
+
+_KEY = _Key()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -394,12 +411,12 @@ def healthcheck(role: str | None) -> int:
 
 
 @command("retry")
-@click.argument("report", required=False, type=int)
+@click.argument("report", required=False, type=_KEY)
 @click.option("--connector", help="Only this connector's deliveries.")
 @click.option(
     "--state", type=click.Choice(["pending", "creating", "rejected", "held"]), help="Only deliveries in this state."
 )
-def retry(report: int | None, connector: str | None, state: str | None) -> int:
+def retry(report: ReportKey | None, connector: str | None, state: str | None) -> int:
     """Makes deliveries due now; what is in doubt is only looked up, what is created is left."""
     from bridge.models import DeliveryState
 
@@ -429,10 +446,10 @@ def retry(report: int | None, connector: str | None, state: str | None) -> int:
 
 
 @command("link")
-@click.argument("report", type=int)
+@click.argument("report", type=_KEY)
 @click.argument("connector")
 @click.argument("ticket")
-def link(report: int, connector: str, ticket: str) -> int:
+def link(report: ReportKey, connector: str, ticket: str) -> int:
     """Takes the existing TICKET as this REPORT's in CONNECTOR and writes the reference into it."""
     from bridge.linking import link_ticket
     from connectors.base import Outcome

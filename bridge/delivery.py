@@ -15,7 +15,7 @@ from bridge.companies import Companies
 from bridge.details import Details
 from bridge.idempotency import Claim, Gate, IdempotencyStore, look_up_offsets
 from bridge.leases import STEP_MARGIN, Lease, LeaseKeeper
-from bridge.models import Account, DeliveryState, IncidentReport, Note, Ticket, TicketRef
+from bridge.models import Account, DeliveryState, Note, ReportKey, Ticket, TicketRef, nothing_but
 from bridge.probe import Prober
 from bridge.reconcile import Step
 from bridge.rendering import Renderer, RenderInput
@@ -106,7 +106,7 @@ class Deliverer:
         self.draw = draw or random.Random()  # noqa: S311 - jitter, no secret
         self.sleep = sleep
 
-    def deliver(self, report_id: int, connector: str) -> None:
+    def deliver(self, report_id: ReportKey, connector: str) -> None:
         """One turn. Returns when the delivery was claimed, moved one step and let go, or was not to be had."""
         log = structlog.get_logger(__name__).bind(report_id=report_id, connector=connector)
         around = self.surroundings()
@@ -283,7 +283,7 @@ class Turn:
 
     def ticket(self) -> tuple[Ticket, set[str], str]:
         """The rendered ticket, what is to be done after it exists, and what people should know of it."""
-        report = self.claim.report or IncidentReport(id=self.claim.report_id, severity=self.claim.severity)
+        report = self.claim.report or nothing_but(self.claim.report_id, self.claim.severity)
         self.lease.step(DETAILS_SECONDS)
         organization, agent, late = self.around.details.of(report)
         self.lease.step(PREPARE_SECONDS)

@@ -16,6 +16,7 @@ import structlog
 from bridge.delivery import Service
 from bridge.idempotency import Deposed, IdempotencyStore
 from bridge.leadership import Leadership
+from bridge.models import ReportKey
 from bridge.probe import Prober
 
 log = structlog.get_logger(__name__)
@@ -37,7 +38,7 @@ class Dispatcher:
         services: Callable[[], Mapping[str, Service]],
         leadership: Leadership,
         prober: Prober,
-        enqueue: Callable[[int, str], None],
+        enqueue: Callable[[ReportKey, str], None],
         backlog: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 import structlog
 
 from bridge.listing import (
-    FINISHED_STATUSES,
-    OPEN_STATUSES,
     Listing,
     Unparsable,
     is_open_incident,
@@ -22,7 +20,7 @@ from bridge.listing import (
     no_summary,
     sort_out,
 )
-from bridge.models import Account, Agent, IncidentReport, Organization, Remediation
+from bridge.models import FINISHED_STATUSES, OPEN_STATUSES, Account, Agent, IncidentReport, Organization, Remediation
 from bridge.paging import PagingError, Params, pages
 from bridge.parsing import (
     ParseError,

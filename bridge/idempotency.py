@@ -38,7 +38,7 @@ from typing import Any, cast
 import redis
 from pydantic import TypeAdapter, ValidationError
 
-from bridge.models import Delivery, DeliveryState, IncidentReport, TicketRef, severity_rank
+from bridge.models import Delivery, DeliveryState, IncidentReport, ReportKey, TicketRef, report_key, severity_rank
 from bridge.sentinels import has_sentinels, most_name
 
 #: Version of the lay-out above; a store with a newer one is refused.
@@ -70,7 +70,7 @@ class Deposed(Exception):
 class Claim:
     """One delivery, owned for the length of a lease. Times are seconds since the epoch by Redis' clock."""
 
-    report_id: int
+    report_id: ReportKey
     connector: str
     token: str
     state: DeliveryState
@@ -126,7 +126,7 @@ class Pause:
     since: float
     until: float
     next_probe: float | None
-    report_id: int | None
+    report_id: ReportKey | None
 
 
 def look_up_offsets(settle: float) -> tuple[float, ...]:
@@ -273,27 +273,27 @@ class IdempotencyStore:
         self,
         leader: int,
         reports: Sequence[tuple[IncidentReport, Sequence[tuple[str, str]]]],
-    ) -> list[tuple[int, str]]:
+    ) -> list[tuple[ReportKey, str]]:
         """Writes what is open: each report's snapshot, and for each (connector, reference) the delivery it lacks.
 
         Returns the (report id, connector) pairs that are new. Unchanged reports cost no write but their mark as open.
         """
-        snapshots = {report.id: snapshot_of(report) for report, _ in reports}
+        snapshots = {report.key: snapshot_of(report) for report, _ in reports}
         seen = [
-            [str(report.id), snapshots[report.id][1], [name for name, _ in connectors]]
+            [str(report.key), snapshots[report.key][1], [name for name, _ in connectors]]
             for report, connectors in reports
         ]
-        wanted = {int(report_id) for report_id in self._answer("seen", leader, json.dumps(seen))}
-        pending = [(report, connectors) for report, connectors in reports if report.id in wanted]
+        wanted = {report_key(report_id) for report_id in self._answer("seen", leader, json.dumps(seen))}
+        pending = [(report, connectors) for report, connectors in reports if report.key in wanted]
         if not pending:
             return []
         pipeline = self.client.pipeline(transaction=False)
         for report, connectors in pending:
-            snapshot, digest = snapshots[report.id]
+            snapshot, digest = snapshots[report.key]
             self.script(
                 "observe",
                 leader,
-                report.id,
+                report.key,
                 digest,
                 snapshot,
                 "" if report.organization_id is None else report.organization_id,
@@ -302,14 +302,14 @@ class IdempotencyStore:
                 json.dumps(connectors),
                 client=pipeline,
             )
-        added: list[tuple[int, str]] = []
+        added: list[tuple[ReportKey, str]] = []
         for (report, _), answer in zip(pending, pipeline.execute(), strict=True):
             if answer == "deposed":
                 raise Deposed("observe")
             if answer == "reborn":
                 self.reborn()
                 raise Deposed("observe")
-            added.extend((report.id, connector) for connector in answer)
+            added.extend((report.key, connector) for connector in answer)
         return added
 
     def forget_unlisted(self, before: float) -> int:
@@ -336,7 +336,7 @@ class IdempotencyStore:
         proof: bool,
         most: int = 1_000_000,
         passed: float | None = None,
-    ) -> list[int]:
+    ) -> list[ReportKey]:
         """Report ids to enqueue for `connector` now, most urgent first, as many as it has room for, at most `most`.
 
         `passed`: seconds that really went by since the caller's last look at `connector`; tells a clock that was set.
@@ -353,7 +353,7 @@ class IdempotencyStore:
             most,
             -1 if passed is None else round(passed * 1000),
         )
-        return [int(report_id) for report_id in taken]
+        return [report_key(report_id) for report_id in taken]
 
     def head(self, connector: str) -> float | None:
         """How urgent the most urgent delivery is that `connector` could start now; lower is more urgent."""
@@ -371,7 +371,9 @@ class IdempotencyStore:
 
     # -- the worker's side ---------------------------------------------------------------------------------------------
 
-    def claim(self, report_id: int, connector: str, *, group: str, concurrency: int, settle: float) -> Claim | str:
+    def claim(
+        self, report_id: ReportKey, connector: str, *, group: str, concurrency: int, settle: float
+    ) -> Claim | str:
         """The delivery, owned for `LEASE` seconds; or why not: `missing`, `busy`, `early`, `paused`, `full`."""
         token = secrets.token_hex(8)
         offsets = json.dumps([round(offset * 1000) for offset in look_up_offsets(settle)])
@@ -582,13 +584,13 @@ class IdempotencyStore:
         """
         self.script("unprove", connector, settings, 1 if changed else 0)
 
-    def proving_report(self, connector: str) -> int | None:
+    def proving_report(self, connector: str) -> ReportKey | None:
         state, report = cast("list[str | None]", self.client.hmget(self.key(f"proof:{connector}"), ["state", "report"]))
-        return int(report) if state == "proving" and report else None
+        return report_key(report) if state == "proving" and report else None
 
     # -- the operator's side -------------------------------------------------------------------------------------------
 
-    def retry(self, report_id: int, connector: str) -> str:
+    def retry(self, report_id: ReportKey, connector: str) -> str:
         """Makes a delivery due now. Returns the state it had, '' when there is none."""
         return cast(str, self._answer("retry", report_id, connector) or "")
 
@@ -613,9 +615,9 @@ class IdempotencyStore:
                     pipeline.hgetall(self.key(f"delivery:{report}:{connector}"))
                 for (report, connector), fields in zip(batch, pipeline.execute(), strict=True):
                     if fields:
-                        yield self._delivery(int(report), connector, fields)
+                        yield self._delivery(report_key(report), connector, fields)
 
-    def _delivery(self, report_id: int, connector: str, fields: Mapping[str, str]) -> Delivery:
+    def _delivery(self, report_id: ReportKey, connector: str, fields: Mapping[str, str]) -> Delivery:
         other = fields.get("other_ticket", "")
         second = f"ticket {other} carries the same reference; this one, with the lower id, is kept." if other else ""
         return Delivery(
@@ -635,27 +637,27 @@ class IdempotencyStore:
             remark=fields.get("remark", ""),
         )
 
-    def delivery(self, report_id: int, connector: str) -> Delivery | None:
+    def delivery(self, report_id: ReportKey, connector: str) -> Delivery | None:
         fields = cast("dict[str, str]", self.client.hgetall(self.key(f"delivery:{report_id}:{connector}")))
         return self._delivery(report_id, connector, fields) if fields else None
 
     def count(self, state: DeliveryState) -> int:
         return self.client.zcard(self.key(f"state:{state}"))
 
-    def entered(self, state: DeliveryState) -> dict[str, dict[int, float]]:
+    def entered(self, state: DeliveryState) -> dict[str, dict[ReportKey, float]]:
         """By connector, the reports in `state` and since when (seconds since the epoch), oldest first."""
-        found: dict[str, dict[int, float]] = {}
+        found: dict[str, dict[ReportKey, float]] = {}
         pairs = self.client.zrange(self.key(f"state:{state}"), 0, -1, withscores=True)
         for member, at in cast("list[tuple[str, float]]", pairs):
             report, connector = member.split("|", 1)
-            found.setdefault(connector, {})[int(report)] = at / 1000
+            found.setdefault(connector, {})[report_key(report)] = at / 1000
         return found
 
     def scheduled(self, connector: str) -> int:
         """Deliveries of `connector` that something is still to be done for, now or later."""
         return self.client.zcard(self.key(f"due:{connector}")) + self.client.zcard(self.key(f"ready:{connector}"))
 
-    def report(self, report_id: int) -> IncidentReport | None:
+    def report(self, report_id: ReportKey) -> IncidentReport | None:
         text = cast("str | None", self.client.hget(self.key(f"report:{report_id}"), "snapshot"))
         return _report(text)
 
@@ -669,7 +671,7 @@ class IdempotencyStore:
         reason: str,
         *,
         probe_in: float = 0,
-        report_id: int | None = None,
+        report_id: ReportKey | None = None,
     ) -> bool:
         """Stops serving a connector. `probe_in` (seconds) starts the doubling probes. True when this is news."""
         return bool(
@@ -713,5 +715,5 @@ class IdempotencyStore:
             since=_seconds(fields.get("since")) or 0.0,
             until=until,
             next_probe=_seconds(fields.get("next_probe")),
-            report_id=int(fields["report"]) if fields.get("report") else None,
+            report_id=report_key(fields["report"]) if fields.get("report") else None,
         )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from bridge.idempotency import Claim
-from bridge.models import DeliveryState, IncidentReport, TicketRef
+from bridge.models import DeliveryState, IncidentReport, ReportKey, TicketRef, nothing_but
 from bridge.runtime import Runtime
 from connectors.base import Rejected
 
 
-def link_ticket(runtime: Runtime, report_id: int, connector: str, ticket: str) -> TicketRef:
+def link_ticket(runtime: Runtime, report_id: ReportKey, connector: str, ticket: str) -> TicketRef:
     """Writes the report's reference into `ticket` and records it as delivered. Raises `Outcome`."""
     known = runtime.store.delivery(report_id, connector)
     if known is not None and known.ticket is not None:
         raise Rejected(f"report {report_id} already is ticket {known.ticket.number or known.ticket.id} in {connector}")
-    report = runtime.store.report(report_id) or IncidentReport(report_id)
+    report = runtime.store.report(report_id) or nothing_but(report_id)
     account = runtime.account()
     if known is not None:
         reference = known.reference

@@ -6,14 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bridge.models import IncidentReport
+from bridge.models import FINISHED_STATUSES, OPEN_STATUSES, IncidentReport
 from bridge.parsing import ParseError, parse_report
 from bridge.source_errors import SourceError
-
-#: Statuses of an incident that is not over, in the vendor's current dialect.
-OPEN_STATUSES = ("sent", "auto_remediating")
-#: Statuses of an incident that is over, in either dialect. Everything else is not known to be over.
-FINISHED_STATUSES = ("closed", "dismissed", "partner_dismissed", "deleting", "resolved")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ dicts. Times are timezone-aware datetimes in UTC, ids of the source are integers
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,28 @@ from enum import StrEnum
 
 #: Severities the source documents, most urgent first. Any other value queues and routes as ``high``.
 SEVERITIES = ("critical", "high", "low")
+
+
+#: Statuses of an incident report that is not over, in the vendor's current dialect.
+OPEN_STATUSES = ("sent", "auto_remediating")
+#: Statuses of a report, escalation or platform action that is over, in either dialect; no other is known to mean that.
+FINISHED_STATUSES = ("closed", "dismissed", "partner_dismissed", "deleting", "resolved")
+#: The bridge's own word for a report that a source without single reads lists no longer (`bridge.poller`).
+UNLISTED = "unlisted"
+
+#: What the store keys on: a report's number, `e<number>` for an escalation, `p<number>` for a platform action.
+ReportKey = int | str
+
+
+def report_key(text: str) -> ReportKey:
+    """The key that was written as `text`. Raises `ValueError` when it is none."""
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    if re.fullmatch(r"[ep][0-9]{1,19}", text):
+        return text
+    raise ValueError(
+        f"{text!r} is no report id; an escalation's is e and its number, a platform action's p and its number"
+    )
 
 
 def severity_rank(severity: str) -> int:
@@ -71,11 +94,23 @@ class Remediation:
     completed_at: datetime | None = None
 
 
+class Kind(StrEnum):
+    """What the source sends people. All three become tickets in the same way."""
+
+    INCIDENT_REPORT = "incident_report"
+    ESCALATION = "escalation"
+    PLATFORM_ACTION = "platform_action"
+
+
 @dataclass(frozen=True, slots=True)
 class IncidentReport:
-    """One incident report as the source lists it now. Only `id` is certain; templates cope with the rest missing."""
+    """One incident report as the source lists it now. Only `id` is certain; templates cope with the rest missing.
+
+    Escalations and platform actions take the same form; `kind` tells them apart, and `key` is unique among all.
+    """
 
     id: int
+    kind: Kind = Kind.INCIDENT_REPORT
     account_id: int | None = None
     organization_id: int | None = None
     agent_id: int | None = None
@@ -95,11 +130,34 @@ class IncidentReport:
     closed_at: datetime | None = None
     status_updated_at: datetime | None = None
     updated_at: datetime | None = None
+    #: Of an escalation or platform action: the source's own type and subtype.
+    type: str = ""
+    subtype: str = ""
+    #: Of an escalation or platform action: every organization it names; none: it concerns the account.
+    organizations: tuple[Organization, ...] = ()
+
+    @property
+    def key(self) -> ReportKey:
+        """What the store keys on."""
+        return self.id if self.kind is Kind.INCIDENT_REPORT else f"{self.kind.value[0]}{self.id}"
+
+    @property
+    def over(self) -> bool:
+        """Does the source say that it is over?"""
+        return self.status in FINISHED_STATUSES or self.status == UNLISTED
 
     @property
     def since(self) -> datetime | None:
         """When the incident was notified: `sent_at`, else `created_at` (the `reports` dialect has no other)."""
         return self.sent_at or self.created_at
+
+
+def nothing_but(key: ReportKey, severity: str = "") -> IncidentReport:
+    """The report of which no more is known than its key, and perhaps its severity."""
+    if isinstance(key, int):
+        return IncidentReport(key, severity=severity)
+    kind = Kind.ESCALATION if key.startswith("e") else Kind.PLATFORM_ACTION
+    return IncidentReport(int(key[1:]), kind, severity=severity)
 
 
 class CompanySource(StrEnum):
@@ -134,7 +192,7 @@ class Ticket:
     """What a connector is asked to create. All text is rendered, cleaned and within the connector's declared limits."""
 
     reference: str
-    report_id: int
+    report_id: ReportKey
     title: str
     #: The whole incident as plain text.
     text: str
@@ -153,6 +211,8 @@ class Ticket:
     fields: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     #: For e-mail: replaces the configured recipients (column `recipients` of the organizations file).
     recipients: tuple[str, ...] = ()
+    #: The ticket that this one follows upon, when the report was opened again after its end.
+    former: TicketRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +222,20 @@ class TicketRef:
     id: str
     number: str = ""
     url: str = ""
+    #: Id of the status that it was created with, where the answer to the create, or the request, says so.
+    status: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TicketState:
+    """How a ticket stands in its ticket system now."""
+
+    #: Id and name of its status.
+    status: str = ""
+    status_name: str = ""
+    closed: bool = False
+    #: Why it can be followed no longer, as a sentence: deleted, merged into another, converted. Empty: it is there.
+    gone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +282,7 @@ SETTLED = frozenset({DeliveryState.CREATED, DeliveryState.CLOSED, DeliveryState.
 class Delivery:
     """One report's way to one connector, as the store holds it. Times are seconds since the epoch by Redis' clock."""
 
-    report_id: int
+    report_id: ReportKey
     connector: str
     state: DeliveryState
     organization_id: int | None

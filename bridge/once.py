@@ -11,7 +11,7 @@ import structlog
 
 from bridge.huntress import SourceError
 from bridge.idempotency import Deposed
-from bridge.models import SETTLED, Delivery, DeliveryState, IncidentReport
+from bridge.models import SETTLED, Delivery, DeliveryState, IncidentReport, ReportKey
 from bridge.printing import explained_deliveries
 from bridge.processes import Process
 from bridge.rendering import RenderInput
@@ -94,7 +94,7 @@ def _moving(runtime: Runtime) -> bool:
 class Rehearsed:
     """What one report would become in one connector."""
 
-    report_id: int
+    report_id: ReportKey
     organization: str
     connector: str
     severity: str
@@ -123,7 +123,7 @@ def rehearse(runtime: Runtime) -> Iterator[Rehearsed]:
                 agent = source.agent(report.agent_id)
         for decision in routes.decide(report):
             found = Rehearsed(
-                report_id=report.id,
+                report_id=report.key,
                 organization=organization.name if organization else str(report.organization_id or "not given"),
                 connector=decision.connector,
                 severity=report.severity,
@@ -136,7 +136,7 @@ def rehearse(runtime: Runtime) -> Iterator[Rehearsed]:
             service = runtime.services[decision.connector]
             reference = routes.reference(report, decision.connector)
             try:
-                known = runtime.store.delivery(report.id, decision.connector)
+                known = runtime.store.delivery(report.key, decision.connector)
                 tickets = [known.ticket] if known and known.ticket else []
                 if not tickets and service.connector.can_find:
                     tickets = list(service.connector.find(reference))

@@ -19,7 +19,7 @@ from bridge.bookkeeping import Bookkeeping
 from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused
 from bridge.idempotency import Deposed, IdempotencyStore
 from bridge.leadership import Leadership
-from bridge.models import Account, Organization
+from bridge.models import Account, Organization, ReportKey
 from bridge.routing import Routes
 from bridge.settings import Settings
 
@@ -43,7 +43,7 @@ class Cycle:
 
     complete: bool
     reports: int = 0
-    new: tuple[tuple[int, str], ...] = ()
+    new: tuple[tuple[ReportKey, str], ...] = ()
     quarantined: int = 0
     problem: str = ""
     #: The source did not accept the credentials, or they belong to another account.
@@ -223,7 +223,7 @@ class Poller:
             names = routes.connectors(report)
             if names:
                 wanted.append((report, [(name, routes.reference(report, name)) for name in names]))
-        new: list[tuple[int, str]] = []
+        new: list[tuple[ReportKey, str]] = []
         for start in range(0, len(wanted), BATCH):
             new += self.store.observe(self.leadership.number, wanted[start : start + BATCH])
         return Cycle(complete=True, reports=len(listing.reports), new=tuple(new), quarantined=len(listing.unparsable))

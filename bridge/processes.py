@@ -21,6 +21,7 @@ from bridge.embedded import EmbeddedRedisError
 from bridge.heartbeat import Heartbeat
 from bridge.jobs import QUEUE, deliver_actor
 from bridge.leadership import Leadership
+from bridge.models import ReportKey
 from bridge.poller import PATIENCE as POLLER_PATIENCE
 from bridge.poller import Poller
 from bridge.render_guard import GUARD
@@ -128,7 +129,7 @@ class Process:
         )
         return self.poller
 
-    def _enqueue(self, report_id: int, connector: str) -> None:
+    def _enqueue(self, report_id: ReportKey, connector: str) -> None:
         self.actor.send(report_id, connector)
 
     def _lead(self, role: str, patience: float) -> Leadership:

@@ -201,7 +201,7 @@ class Renderer:
     ) -> Ticket:
         return Ticket(
             reference=given.reference,
-            report_id=given.report.id,
+            report_id=given.report.key,
             title=texts.get("title", ""),
             text=texts.get("text", ""),
             notice=texts.get("notice", ""),

@@ -46,12 +46,8 @@ class Routes:
         return [decision.connector for decision in self.decide(report) if decision.takes]
 
     def reference(self, report: IncidentReport, connector: str) -> str:
-        """What identifies the report's ticket in the connector's system: at most 50 characters of `[A-Za-z0-9-]`."""
-        suffix = self.connectors_settings[connector].reference_suffix
-        reference = f"huntress-{report.account_id or 0}-{report.id}{suffix}"
-        if len(reference) <= LONGEST_REFERENCE:
-            return reference
-        return f"huntress-{hashlib.sha256(reference.encode()).hexdigest()[:40]}"
+        """What identifies the report's first ticket in the connector's system, as `reference` does."""
+        return reference(report, self.connectors_settings[connector].reference_suffix)
 
     def decide(self, report: IncidentReport) -> list[Decision]:
         """One decision per connector, in the configuration's order."""
@@ -100,6 +96,15 @@ class Routes:
             if moment is not None and since < moment:
                 return f"sent {since.isoformat()}, before {setting} ({moment.isoformat()})"
         return ""
+
+
+def reference(report: IncidentReport, suffix: str, ticket: int = 1) -> str:
+    """What identifies a report's ticket, or the second and so on: at most 50 characters of `[A-Za-z0-9-]`."""
+    again = "" if ticket == 1 else f"-r{ticket}"
+    whole = f"huntress-{report.account_id or 0}-{report.key}{again}{suffix}"
+    if len(whole) <= LONGEST_REFERENCE:
+        return whole
+    return f"huntress-{hashlib.sha256(whole.encode()).hexdigest()[:40]}"
 
 
 def routed_severity(report: IncidentReport) -> str:

@@ -258,7 +258,7 @@ class Autotask(Connector):
             title = NOTE_TITLE if number == 1 else f"{NOTE_TITLE} ({number})"
             self._add_note(ticket_id, f"[{ticket.reference}/text{suffix}]", title, piece, present)
 
-    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
+    def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
         """An internal note; one that is there already is not added again."""
         _assert_plain(reference)
         marker = f"[{reference}/{note.key}]"

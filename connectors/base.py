@@ -29,7 +29,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkabl
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from bridge.models import Agent, Company, Note, Notice, Ticket, TicketRef
+from bridge.models import Agent, Company, Note, Notice, Organization, Ticket, TicketRef, TicketState
 
 
 class Outcome(Exception):
@@ -98,6 +98,27 @@ def _point_in_time(value: Any) -> Any:
 NotBefore = Annotated[str, BeforeValidator(_point_in_time)]
 
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError('must be a number with its unit, such as "90s", "30m", "6h" or "7d"')
+    found = re.fullmatch(r"([0-9]{1,6}) ?([smhd])", value.strip())
+    if not found:
+        raise ValueError(f'{value!r} is no number with its unit, such as "90s", "30m", "6h" or "7d"')
+    return float(int(found[1]) * _UNITS[found[2]])
+
+
+def _with_unit(seconds: float) -> str:
+    unit = next(unit for unit in "dhms" if seconds % _UNITS[unit] == 0)
+    return f"{seconds / _UNITS[unit]:.0f}{unit}"
+
+
+#: A length of time in seconds, written as a number with its unit: `s`, `m`, `h` or `d`.
+Duration = Annotated[float, BeforeValidator(_seconds), PlainSerializer(_with_unit)]
+
+
 def _without_user(url: str) -> str:
     return re.sub(r"^([a-z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.IGNORECASE)
 
@@ -138,6 +159,8 @@ class Only(SettingsModel):
     severities: list[str] = []
     organizations: list[int] = []
     platforms: list[str] = []
+    #: A report with any of these.
+    indicator_types: list[str] = []
 
 
 #: A string is a name, a number an id.
@@ -169,6 +192,14 @@ class ConnectorSettings(SettingsModel):
     #: Allow plain http to a host that is not loopback.
     insecure_http: bool = False
     only: Only = Only()
+    #: What happens to the ticket when its report is over: a note and the closed status, the note alone, or nothing.
+    on_close: Literal["close", "note", "nothing"] = "close"
+    #: Statuses (names or ids) that count as untouched by people, beside those that the bridge set or saw at first.
+    untouched_statuses: list[NameOrId] = []
+    #: Is the ticket of a report that is open again reopened? If not, a new one is made that links it.
+    reopen: Literal["never", "within", "always"] = "within"
+    #: How long after the end `within` still reopens.
+    reopen_within: Duration = 7 * 86400.0
 
 
 class PsaSettings(ConnectorSettings):
@@ -306,8 +337,56 @@ class Connector(ABC):
         return ref
 
     @abstractmethod
-    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
-        """Adds an internal note, with the marker `[<reference>/<note.key>]` in its text."""
+    def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
+        """Adds an internal note, with the marker `[<reference>/<note.key>]` in its text, unless the ticket has it.
+
+        A connector that cannot look the marker up keeps what it sent in `progress`, whose keys are this note's own.
+        """
+
+    def has_note(self, ref: TicketRef, reference: str, key: str) -> bool | None:
+        """Does the ticket have the note with the marker `[<reference>/<key>]`? None: it cannot be asked."""
+        return None
+
+    def look(self, ref: TicketRef) -> TicketState | None:
+        """How the ticket stands now; None: this system cannot be asked, and its tickets get notes only.
+
+        A ticket that a person deleted, merged or converted is an answer (`TicketState.gone`), not an error; one that
+        the credentials may not see is `Misconfigured`.
+        """
+        return None
+
+    def untouched(self, state: TicketState) -> bool:
+        """Is the status among the configured `untouched_statuses`?"""
+        return False
+
+    def raise_priority(self, ref: TicketRef, before: str, now: str) -> bool:
+        """Sets the priority of severity `now`, unless a person changed that of severity `before`: then False.
+
+        True also when it has that priority already, or when both severities have the same. Raises `Rejected` when the
+        system refuses.
+        """
+        return False
+
+    def close_ticket(self, ref: TicketRef, resolution: str) -> str:
+        """Sets the closed status, with `resolution` where the system has such a field; returns the status' id.
+
+        Safe to repeat. Raises `Rejected` with the system's own sentence when it refuses, e.g. for a time entry.
+        """
+        raise Rejected(f"connector {self.name} ({self.type}) cannot close tickets")
+
+    def reopen_ticket(self, ref: TicketRef, status: str) -> str:
+        """Sets the status with id `status`, or the one that new tickets get when that is '' or closed; returns its id.
+
+        Safe to repeat. Raises `Rejected` with the system's own sentence when it refuses.
+        """
+        raise Rejected(f"connector {self.name} ({self.type}) cannot reopen tickets")
+
+    def create_company(self, organization: Organization, reference: str) -> Company:
+        """The company that carries `reference`, made when there is none. Raises `Rejected` when this is not possible.
+
+        `reference` is `huntress-org-<organization id>`; it is looked up first, so a repeat makes no second company.
+        """
+        raise Rejected(f"connector {self.name} ({self.type}) cannot make companies")
 
     def link(self, ticket: str, reference: str) -> TicketRef:
         """Writes `reference` into the existing ticket named by id or number. Raises `Rejected` when there is none."""
@@ -334,6 +413,7 @@ __all__ = [
     "Connector",
     "ConnectorContext",
     "ConnectorSettings",
+    "Duration",
     "Finding",
     "Held",
     "Misconfigured",

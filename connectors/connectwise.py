@@ -190,7 +190,7 @@ class ConnectWise(Connector):
                 return row_id(same[0])
         return 0
 
-    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
+    def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
         """Adds the note unless the ticket already has one with its marker, so that a repeat changes nothing."""
         _assert_plain(reference)
         marker = f"[{reference}/{note.key}]"

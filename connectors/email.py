@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from bridge.models import Note, Notice, Ticket, TicketRef
+from bridge.models import Note, Notice, ReportKey, Ticket, TicketRef
 from connectors.base import (
     Connector,
     ConnectorContext,
@@ -54,7 +54,7 @@ class PreparedMail:
     """A ticket's mail, complete but for its date."""
 
     reference: str
-    report_id: int
+    report_id: ReportKey
     recipients: tuple[str, ...]
     subject: str
     text: str
@@ -233,7 +233,7 @@ class Email(Connector):
 
         return self._serve_all(serve, in_order) | held
 
-    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
+    def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
         """Sends an answer to the ticket's mail, with a constant `Message-ID` of its own.
 
         To `note.recipients`, else to the configured ones. Nothing is remembered per recipient: when one fails, the

@@ -17,6 +17,8 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 
+from bridge.models import ReportKey
+
 #: Characters of a subject; templates are cut to it earlier.
 SUBJECT_LIMIT = 200
 #: RFC 2045: quoted-printable lines have at most 76 characters.
@@ -75,7 +77,7 @@ class Message:
     #: (Amazon SES) replace a `Message-ID` but keep `References`.
     thread: str = ""
     #: `X-Huntress-Report-ID`; None leaves it out.
-    report_id: int | None = None
+    report_id: ReportKey | None = None
     #: Says that no person wrote this (RFC 3834), so that out-of-office replies stay away.
     auto_headers: bool = True
     date: datetime = field(kw_only=True)

@@ -24,7 +24,7 @@ from bridge.demo.server import Fault, Received
 from bridge.dispatcher import Dispatcher
 from bridge.idempotency import Claim
 from bridge.leadership import Leadership
-from bridge.models import Delivery, IncidentReport
+from bridge.models import Delivery, IncidentReport, ReportKey
 from bridge.runtime import Runtime
 from bridge.settings import load
 from tests.psa import Psa, reference
@@ -113,7 +113,7 @@ class Stage:
         self.store = runtime.store
         self.store.remember("account_id", "5")
         self.leadership = Leadership(self.store, "dispatcher", patience=1e9)
-        self.enqueued: list[tuple[int, str]] = []
+        self.enqueued: list[tuple[ReportKey, str]] = []
         self.deliverer = Deliverer(
             self.store,
             runtime.keeper,
@@ -148,15 +148,15 @@ class Stage:
             report = replace(base, id=number, **fields)
             self.store.observe(leader, [(report, [(name, reference(number)) for name in names])])
 
-    def turn(self, number: int = 1, connector: str = "psa") -> None:
+    def turn(self, number: ReportKey = 1, connector: str = "psa") -> None:
         """A worker gets the message, whether or not it is due."""
         self.deliverer.deliver(number, connector)
 
-    def work(self, seconds: float = 0) -> list[tuple[int, str]]:
+    def work(self, seconds: float = 0) -> list[tuple[ReportKey, str]]:
         """Lets time pass, then does all that is due. Returns the turns taken, in order."""
         self.store.clock_offset += seconds
         assert self.leadership.attempt()
-        taken: list[tuple[int, str]] = []
+        taken: list[tuple[ReportKey, str]] = []
         while self.dispatcher.look():
             assert len(taken) < 500, "it never comes to rest"
             turns, self.enqueued[:] = list(self.enqueued), []
@@ -165,7 +165,7 @@ class Stage:
             taken += turns
         return taken
 
-    def wait(self, seconds: float) -> list[tuple[int, str]]:
+    def wait(self, seconds: float) -> list[tuple[ReportKey, str]]:
         """As `work`, in steps of five seconds: one thing follows upon another."""
         taken = []
         while seconds > 0:

@@ -74,7 +74,7 @@ class Desk(Connector):
     def create(self, prepared: Any, progress: Progress) -> TicketRef:
         raise Rejected("this desk takes no tickets")
 
-    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
+    def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
         raise Rejected("this desk takes no notes")
 
 

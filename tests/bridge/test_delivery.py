@@ -1453,7 +1453,7 @@ class Scripted(Connector):
         self._step("complete")
         return replace(ref, number=f"N{ref.id}", url=f"https://example.com/{ref.id}")
 
-    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
+    def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
         self._step("note")
         self.noted.append(note)
 

@@ -20,7 +20,7 @@ from bridge.idempotency import (
     IdempotencyStore,
     StoreError,
 )
-from bridge.models import DeliveryState, IncidentReport, TicketRef
+from bridge.models import DeliveryState, IncidentReport, ReportKey, TicketRef
 
 CONNECTOR = "psa"
 
@@ -49,16 +49,16 @@ def report(number: int, severity: str = "low", **fields: object) -> IncidentRepo
 
 def observe(
     store: IdempotencyStore, *reports: IncidentReport, connectors: tuple[str, ...] = (CONNECTOR,)
-) -> list[tuple[int, str]]:
+) -> list[tuple[ReportKey, str]]:
     names = {one.id: [(name, f"huntress-5-{one.id}") for name in connectors] for one in reports}
     return store.observe(lead(store, "poller"), [(one, names[one.id]) for one in reports])
 
 
-def dispatch(store: IdempotencyStore, concurrency: int = 3, *, proof: bool = False) -> list[int]:
+def dispatch(store: IdempotencyStore, concurrency: int = 3, *, proof: bool = False) -> list[ReportKey]:
     return store.dispatch(lead(store, "dispatcher"), CONNECTOR, CONNECTOR, concurrency, proof=proof)
 
 
-def claim(store: IdempotencyStore, number: int, concurrency: int = 3) -> Claim:
+def claim(store: IdempotencyStore, number: ReportKey, concurrency: int = 3) -> Claim:
     claimed = store.claim(number, CONNECTOR, group=CONNECTOR, concurrency=concurrency, settle=60)
     assert isinstance(claimed, Claim), claimed
     return claimed

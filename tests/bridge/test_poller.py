@@ -20,7 +20,7 @@ from bridge.demo.server import Received, Reply
 from bridge.huntress import HuntressClient
 from bridge.idempotency import Deposed, IdempotencyStore
 from bridge.leadership import Leadership
-from bridge.models import DeliveryState, IncidentReport
+from bridge.models import DeliveryState, IncidentReport, ReportKey
 from bridge.poller import Cycle, Poller
 from bridge.runtime import make_routes, make_source
 from bridge.settings import Settings, load
@@ -94,7 +94,7 @@ class Process:
         assert self.leadership.attempt()
         return self.poller.cycle(self.stopping)
 
-    def tickets(self) -> set[int]:
+    def tickets(self) -> set[ReportKey]:
         """Reports that are to be delivered."""
         return {delivery.report_id for delivery in self.store.deliveries()}
 

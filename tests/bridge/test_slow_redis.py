@@ -13,7 +13,7 @@ from bridge.broker import store_client
 from bridge.idempotency import LEASE, Claim, IdempotencyStore
 from bridge.leadership import Leadership
 from bridge.leases import RENEW_EVERY, LeaseKeeper
-from bridge.models import IncidentReport
+from bridge.models import IncidentReport, ReportKey
 from tests.bridge.stage import Stage, Systems
 
 #: Seconds for one answer.
@@ -141,7 +141,7 @@ def test_a_dispatcher_that_enqueues_slowly_still_moves(redis_url: str, tmp_path:
         stage.report(2, 3, 4)
         stage.leadership.clock, stage.leadership.patience = clock, 30
 
-        def enqueue(report_id: int, connector: str) -> None:
+        def enqueue(report_id: ReportKey, connector: str) -> None:
             clock.now += 20
 
         stage.dispatcher.enqueue = enqueue

@@ -292,7 +292,7 @@ class Hanging(Connector):
     def find(self, reference): return []
     def prepare(self, ticket): return ticket
     def create(self, prepared, progress): threading.Event().wait()
-    def note(self, ref, reference, note): pass
+    def note(self, ref, reference, note, progress=None): pass
 '''
 
 

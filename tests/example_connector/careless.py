@@ -86,8 +86,8 @@ class LogsSecrets(Tracker):
 class ForgetsTheMarker(Tracker):
     noticed_by = "test_a_note_carries_its_marker"
 
-    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
-        super().note(ref, "", note)
+    def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
+        super().note(ref, "", note, progress)
 
 
 class ForgetsToWait(Tracker):

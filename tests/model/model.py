@@ -28,6 +28,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bridge.models import ReportKey
+
 #: Seconds by which an uncertain create shows in a search, or never was.
 SETTLE = 60.0
 #: Leases in a row without a result after which a person must look.
@@ -128,7 +130,7 @@ class Command:
     """A command of the store that was carried out. `token` is its caller's, `ticket` the id that a `record` brings."""
 
     name: str
-    report: int | None = None
+    report: ReportKey | None = None
     token: str = ""
     ticket: int | None = None
 

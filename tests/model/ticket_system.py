@@ -142,7 +142,7 @@ class PretendConnector(Connector):
         self.tickets.tickets[int(ref.id) - 1].number = f"T{ref.id}"
         return replace(ref, number=f"T{ref.id}")
 
-    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
+    def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
         self._request("note", ref.id)
 
 

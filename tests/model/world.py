@@ -24,7 +24,7 @@ from bridge.dispatcher import Dispatcher
 from bridge.idempotency import IdempotencyStore
 from bridge.leadership import Leadership
 from bridge.leases import RENEW_EVERY, Gate, LeaseKeeper
-from bridge.models import Account, IncidentReport
+from bridge.models import Account, IncidentReport, ReportKey
 from bridge.probe import Prober
 from bridge.rendering import Renderer
 from connectors.base import ConnectorContext, ConnectorSettings
@@ -59,7 +59,7 @@ class Process:
         self.frozen = False
 
     @property
-    def claimed(self) -> tuple[int | None, str]:
+    def claimed(self) -> tuple[ReportKey | None, str]:
         """Report and token of the claim it holds, or held."""
         leases = list(self.keeper._leases)
         return (leases[0].claim.report_id, leases[0].claim.token) if leases else (None, "")
@@ -86,8 +86,8 @@ class World:
         self.settings = "as first configured"
         #: Reports open at the source, with what they say.
         self.open: dict[int, str] = {}
-        self.records: dict[int, Seen] = {}
-        self.hints: deque[int] = deque()
+        self.records: dict[ReportKey, Seen] = {}
+        self.hints: deque[ReportKey] = deque()
         self.steps = 0
         self.done: Command | None = None
         self._failure: BaseException | None = None
@@ -169,12 +169,12 @@ class World:
             failure, self._failure = self._failure, None
             raise failure
 
-    def phase(self, report: int) -> Phase:
+    def phase(self, report: ReportKey) -> Phase:
         return self.records.get(report, Seen()).phase
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
-    def start(self, worker: int, report: int) -> None:
+    def start(self, worker: int, report: ReportKey) -> None:
         """An idle worker gets a message, whether or not the delivery is due."""
         process = self.workers[worker]
         if not process.at:
@@ -262,7 +262,7 @@ class World:
         self.hub.prober.probe_due(lambda: {PSA: self.hub.service}, threading.Event())
         self._judge()
 
-    def retry(self, report: int) -> None:
+    def retry(self, report: ReportKey) -> None:
         """A person wants it tried again."""
         self.hub.store.retry(report, PSA)
         self.check(Command("retry"))
@@ -324,15 +324,15 @@ class World:
         """Nothing is lost, nothing is doubled, and what the store says is true."""
         for report in self.open:
             require(self.phase(report) is Phase.TOLD, "an open report is told", report, self.records)
-        for report, record in self.records.items():
-            made = [each for each in self.system.tickets if each.reference == reference(report)]
+        for key, record in self.records.items():
+            made = [each for each in self.system.tickets if each.reference == reference(key)]
             if record.phase is Phase.ABSENT:
                 continue
-            require(record.phase in RESTING, "everything comes to rest", report, record)
+            require(record.phase in RESTING, "everything comes to rest", key, record)
             require(sum(not each.late for each in made) <= 1 <= len(made), "one report makes one ticket", *made)
             assert record.ticket is not None
             require(record.ticket in [each.id for each in made], "the record names a ticket that exists", record, *made)
-            delivery = self.hub.store.delivery(report, PSA)
+            delivery = self.hub.store.delivery(key, PSA)
             if delivery and "not done" not in delivery.remark:
                 kept = self.system.tickets[record.ticket - 1]
                 require(kept.number != "", "the ticket was completed", kept)
@@ -341,5 +341,5 @@ class World:
         require(not self.eye.zcount(f"bridge:slots:{PSA}", self.now * 1000, "inf"), "no slot is kept")
 
 
-def reference(report: int) -> str:
+def reference(report: ReportKey) -> str:
     return f"huntress-5-{report}"

@@ -94,7 +94,7 @@ class Tracker(Connector):
             raise OutcomeUnknown(f"{self.name}: the tracker answered a create without the ticket's id")
         return ref
 
-    def note(self, ref: TicketRef, reference: str, note: Note) -> None:
+    def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
         text = f"{note.title}\n\n{note.text}\n\n[{reference}/{note.key}]"
         url = f"{self.url}/tickets/{quote(ref.id, safe='')}/notes"
         self._http.request("POST", url, intent="update", json={"text": text})
