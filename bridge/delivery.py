@@ -13,12 +13,15 @@ import structlog
 from bridge import notes, reconcile
 from bridge.companies import Companies
 from bridge.details import Details
+from bridge.following import Following
 from bridge.idempotency import Claim, Gate, IdempotencyStore, look_up_offsets
 from bridge.leases import STEP_MARGIN, Lease, LeaseKeeper
 from bridge.models import Account, DeliveryState, Note, ReportKey, Ticket, TicketRef, nothing_but
+from bridge.news import News, NoteKind, facts
 from bridge.probe import Prober
 from bridge.reconcile import Step
 from bridge.rendering import Renderer, RenderInput
+from bridge.routing import reference
 from connectors.base import (
     Connector,
     ConnectorSettings,
@@ -26,6 +29,7 @@ from connectors.base import (
     Misconfigured,
     Outcome,
     OutcomeUnknown,
+    Progress,
     Rejected,
     Unavailable,
 )
@@ -34,6 +38,8 @@ from connectors.base import (
 #: `bridge.render_guard`: 10 of waiting and 40 of work.
 PREPARE_SECONDS = 120.0
 DETAILS_SECONDS = 20.0
+#: Steps that tell an existing ticket what became of its report.
+FOLLOWING = frozenset({Step.RESUME, Step.UPDATE, Step.END, Step.REOPEN})
 RENDER_SECONDS = 60.0
 
 
@@ -171,32 +177,48 @@ class Turn:
         #: Has this turn passed the gate and may have sent its create?
         self.sending = False
         self.recorded: TicketRef | None = claim.ticket
+        #: What is being done to a ticket that exists, for the reason why it waits.
+        self.doing = ""
+        self.progress = _Progress(self.store, claim)
+        #: Are details of organization or host still to come?
+        self.details_late = False
 
     def take(self) -> None:
         """Does the next step."""
         step = reconcile.next_step(self.claim, can_find=self.connector.can_find)
-        if step is Step.GIVE_UP and self.claim.state is DeliveryState.CREATED:
-            left = ", ".join(notes.WHAT[item] for item in sorted(self.claim.todo))
-            self.log.error("given up: workers end over this ticket again and again", left=left)
-            self.store.release(
-                self.claim,
-                done=self.claim.todo,
-                considered=self.claim.version,
-                remark=f"{self.claim.lapsed} workers in a row ended over this ticket; not done: {left}",
-            )
+        if step is Step.GIVE_UP and self.claim.ticket is not None:
+            self.leave_off()
         elif step is Step.GIVE_UP:
             self.hold()
         elif step is Step.LOOK_UP:
             self.look_up()
         elif step is Step.CREATE:
-            if not self.adopt():
+            if self.adopt():
+                return
+            if self.claim.adopt:
+                self.leave_out()
+            else:
                 self.create()
         elif step is Step.FOLLOW_UP and self.claim.ticket is not None:
             self.follow_up(self.claim.ticket, set(self.claim.todo))
+        elif step in FOLLOWING and self.claim.ticket is not None and self.claim.report is not None:
+            Following(self, self.claim.ticket, self.claim.report).take(step)
         elif step is Step.CONSIDER:
             self.store.release(self.claim, considered=self.claim.version)
         else:
             self.store.release(self.claim)
+
+    def leave_off(self) -> None:
+        """Workers end over this ticket: what is to be done to it is not done any more."""
+        left = ", ".join([*(notes.WHAT[item] for item in sorted(self.claim.todo)), *self.untold()])
+        self.log.error("given up: workers end over this ticket again and again", left=left)
+        remark = f"{self.claim.lapsed} workers in a row ended over this ticket; not done: {left}"
+        over = self.claim.report is not None and self.claim.report.over
+        self.store.tell(self.claim, told=self.claim.version, ended=over, remark=remark)
+        self.store.release(self.claim, done=self.claim.todo, considered=self.claim.version)
+
+    def untold(self) -> list[str]:
+        return ["telling it what became of its report"] if self.claim.version > self.claim.told else []
 
     # -- creating ------------------------------------------------------------------------------------------------------
 
@@ -209,13 +231,50 @@ class Turn:
         if not found:
             return False
         self.log.info("ticket found by its reference", ticket_id=found[0].id, tickets=len(found))
+        if self.is_followed_by_another(found[0]):
+            return True
         other = found[1].id if len(found) > 1 else ""
-        kept = self.record(found[0], told=self.claim.version, todo={"complete"}, proven=True, other=other)
+        todo = self.after_creating() if self.claim.made_at is not None else {"complete"}
+        kept = self.record(found[0], told=self.claim.version, todo=todo, proven=True, other=other)
         if kept != found[0].id:
             self.leave_to_the_kept()
             return True
-        self.follow_up(found[0], {"complete"} | ({"duplicate"} if other else set()))
+        self.follow_up(found[0], todo | ({"duplicate"} if other else set()))
         return True
+
+    def is_followed_by_another(self, found: TicketRef) -> bool:
+        """Was a further ticket made after this one's end, before the store was lost? Then that one is taken over."""
+        report = self.claim.report
+        if report is None or report.over or self.claim.made_at is not None:
+            return False
+        self.request_step()
+        state = self.connector.look(found)
+        if state is None or not (state.closed or state.gone):
+            return False
+        later = reference(report, self.service.settings.reference_suffix, self.claim.tickets + 1)
+        self.request_step()
+        if not self.connector.find(later):
+            return False
+        self.store.anew(self.claim, later)
+        self.store.release(self.claim, delay=0)
+        return True
+
+    def leave_out(self) -> None:
+        """No ticket exists for a report that was over when it was first seen: none is made."""
+        left = self.store.held_back()
+        if left > 0 and self.connector.can_find:  # one that was being made when the store was lost may still appear
+            self.store.release(self.claim, state=self.undecided(), reason="looked up again", kind="hold", delay=left)
+        elif not self.store.drop(self.claim):
+            self.store.release(self.claim, state=self.undecided(), delay=0)
+
+    def after_creating(self) -> set[str]:
+        """What a ticket that was just made still needs."""
+        todo = {"complete"}
+        if type(self.connector).look is not Connector.look:
+            todo.add("status")
+        if self.claim.former is not None:
+            todo.add("continued")
+        return todo
 
     def look_up(self) -> None:
         """An earlier create is in doubt: adopt what it made, or create once `settle` is over."""
@@ -255,7 +314,7 @@ class Turn:
 
     def create(self) -> None:
         """Renders, passes the gate and sends the one create request."""
-        ticket, todo, remark = self.ticket()
+        ticket, problems = self.ticket()
         self.lease.step(PREPARE_SECONDS)
         prepared = self.connector.prepare(ticket)
         if self.stopping():
@@ -270,50 +329,86 @@ class Turn:
         self.in_doubt = False
         self.sending = True
         self.request_step()
-        reference = self.connector.create(prepared, _Progress(self.store, self.claim))
+        made = self.connector.create(prepared, self.progress)
+        todo = self.after_creating()
+        if self.details_late:
+            todo.add("details")
+        if problems:
+            todo.add("plain")
         if gate.verdict == "prove":
             todo.add("verify")
-        kept = self.record(reference, told=self.claim.version, todo=todo, remark=remark)
+        kept = self.record(made, told=self.claim.version, todo=todo, remark="; ".join(problems))
         self.sending = False
-        self.log.info("ticket created", ticket_id=reference.id, title=ticket.title)
-        if kept != reference.id:
+        self.log.info("ticket created", ticket_id=made.id, title=ticket.title)
+        if kept != made.id:
             self.leave_to_the_kept()
             return
-        self.follow_up(reference, todo, ticket)
+        self.follow_up(made, todo, ticket)
 
-    def ticket(self) -> tuple[Ticket, set[str], str]:
-        """The rendered ticket, what is to be done after it exists, and what people should know of it."""
-        report = self.claim.report or nothing_but(self.claim.report_id, self.claim.severity)
-        self.lease.step(DETAILS_SECONDS)
-        organization, agent, late = self.around.details.of(report)
-        self.lease.step(PREPARE_SECONDS)
-        company = self.around.companies.match(
-            self.connector, self.service.settings, report.organization_id, organization
-        )
-        recipients = self.around.companies.recipients(self.service.name, report.organization_id)
+    def ticket(self) -> tuple[Ticket, list[str]]:
+        """The rendered ticket, and what people should know of it: why it is rendered plainly."""
+        given = self.given()
         self.lease.step(RENDER_SECONDS)
-        rendered = self.service.renderer.render(
-            RenderInput(
-                report=report,
-                reference=self.claim.reference,
-                organization=organization,
-                agent=agent,
-                account=self.around.account(),
-                company=company,
-                recipients=recipients,
-            ),
+        plain = reconcile.plainly(self.claim)
+        rendered = self.service.renderer.render(given, plain=plain)
+        problems = list(rendered.problems)
+        if plain:
+            problems.append("workers ended while they rendered this report, so the plain rendering was used")
+        if problems:
+            self.log.warning("rendered plainly", problems=problems)
+        return rendered.ticket, problems
+
+    def rendered_note(
+        self,
+        kind: NoteKind,
+        *,
+        key: str,
+        news: News | None = None,
+        fate: str = "",
+        other: TicketRef | None = None,
+        comment: str = "",
+    ) -> tuple[Note, str]:
+        """A note on the report, and what people should know of it: why it is rendered plainly."""
+        given = self.given()
+        self.lease.step(RENDER_SECONDS)
+        note, problems = self.service.renderer.note(
+            kind,
+            given,
+            key=key,
+            news=news,
+            fate=fate,
+            other=other,
+            comment=comment,
             plain=reconcile.plainly(self.claim),
         )
-        todo = {"complete"}
-        if late:
-            todo.add("details")
-        remarks = list(rendered.problems)
-        if reconcile.plainly(self.claim):
-            remarks.append("workers ended while they rendered this report, so the plain rendering was used")
-        if remarks:
-            todo.add("plain")
-            self.log.warning("rendered plainly", problems=remarks)
-        return rendered.ticket, todo, "; ".join(remarks)
+        if problems:
+            self.log.warning("note rendered plainly", problems=problems)
+        return note, "; ".join(problems)
+
+    def given(self) -> RenderInput:
+        """What is known of the report, its host and its company. A ticket that exists needs no company any more."""
+        report = self.claim.report or nothing_but(self.claim.report_id, self.claim.severity)
+        self.lease.step(DETAILS_SECONDS)
+        organization, agent, self.details_late = self.around.details.of(report)
+        self.lease.step(PREPARE_SECONDS)
+        company = None
+        try:
+            company = self.around.companies.match(
+                self.connector, self.service.settings, report.organization_id, organization
+            )
+        except Outcome:
+            if self.recorded is None:
+                raise
+        return RenderInput(
+            report=report,
+            reference=self.claim.reference,
+            organization=organization,
+            agent=agent,
+            account=self.around.account(),
+            company=company,
+            recipients=self.around.companies.recipients(self.service.name, report.organization_id),
+            former=self.claim.former,
+        )
 
     def refused(self, gate: Gate) -> None:
         """The gate did not open: nothing was sent."""
@@ -347,7 +442,15 @@ class Turn:
         for attempt in range(5):
             try:
                 kept = self.store.record(
-                    self.claim, ref, told=told, todo=todo, remark=remark, proven=proven, keep=True, other=other
+                    self.claim,
+                    ref,
+                    told=told,
+                    todo=todo,
+                    remark=remark,
+                    proven=proven,
+                    keep=True,
+                    other=other,
+                    facts=facts(self.claim.report) if self.claim.report else "",
                 )
             except redis.RedisError as error:
                 self.log.warning("a ticket exists but the store does not answer", ticket_id=ref.id, error=str(error))
@@ -397,6 +500,11 @@ class Turn:
                 self.store.record(self.claim, whole, keep=True)
         elif item == "verify":
             return self.verify(ref)
+        elif item == "status":
+            return self.look_at_status(ref)
+        elif item == "continued" and self.claim.former is not None:
+            note, _ = self.rendered_note(NoteKind.CONTINUED, key=f"continued-r{self.claim.tickets}", other=ref)
+            self.note(self.claim.former, note, reference=self.claim.former_reference)
         elif item == "details":
             report = self.claim.report
             organization, agent, late = self.around.details.of(report) if report else (None, None, False)
@@ -414,10 +522,23 @@ class Turn:
             self.note(kept, notes.duplicate(other))
         return None
 
-    def note(self, ref: TicketRef, note: Note) -> None:
+    def note(self, ref: TicketRef, note: Note, progress: Progress | None = None, reference: str = "") -> None:
+        """Adds a note to `ref`, which carries the given reference, else the claim's."""
         organization_id = self.claim.report.organization_id if self.claim.report else None
         recipients = self.around.companies.recipients(self.service.name, organization_id)
-        self.connector.note(ref, self.claim.reference, replace(note, recipients=recipients))
+        self.request_step()
+        self.connector.note(ref, reference or self.claim.reference, replace(note, recipients=recipients), progress)
+
+    def look_at_status(self, ref: TicketRef) -> float | None:
+        """Workflow rules change a status right after the creation; that says nothing about people."""
+        age = self.store.now() - (self.claim.made_at or 0.0)
+        if age < reconcile.LOOK_AT_STATUS:
+            return reconcile.LOOK_AT_STATUS - age
+        if age <= reconcile.FRESH:
+            state = self.connector.look(ref)
+            if state is not None and state.status:
+                self.store.tell(self.claim, statuses=[state.status])
+        return None
 
     def verify(self, ref: TicketRef) -> float | None:
         """Rule of the first create: a connector that cannot find what it creates must not create more."""
@@ -474,6 +595,9 @@ class Turn:
         delay = reconcile.back_off(self.claim.failures, self.bounds(outcome), self.draw)
         self.pause_for(outcome)
         if self.recorded is not None:
+            if self.doing:
+                reason = f"the ticket exists; {self.doing} waits: {reason}"
+            self.log.warning("waiting", reason=reason, seconds=round(delay, 1))
             self.store.release(self.claim, reason=reason, delay=delay, failures=failures)
         elif isinstance(outcome, Held):
             self.log.error("held: a person must decide", reason=reason)

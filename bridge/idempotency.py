@@ -7,9 +7,9 @@ Redis lay-out, under the prefix ``<namespace>:``
 
 ===================================  ===================================================================================
 ``meta``                             schema version, birth mark, `hold_until` after a rebirth, what the source told once
-``report:<report>``                  snapshot, its digest and version
-``delivery:<report>:<connector>``    state, owner and lease, attempts, ticket, what is still to do
-``progress:<report>:<connector>``    what a connector remembers while it creates (recipients served)
+``report:<report>``                  snapshot, its digest and version; why it counts as open though no longer listed
+``delivery:<report>:<connector>``    state, owner and lease, attempts, ticket, what it was told, what is still to do
+``progress:<report>:<connector>``    what a connector remembers while it creates or notes (recipients served)
 ``due:<connector>``                  deliveries by the time they are next due (ms): retries, look-ups, ends of leases
 ``ready:<connector>``                deliveries whose time has come, by urgency, then age
 ``slots:<group>``                    places in use, each a lease: the connector's concurrency across all workers
@@ -19,6 +19,7 @@ Redis lay-out, under the prefix ``<namespace>:``
 ``notice:<kind>:<connector>``        what a person was told of one cause, or is being told (`bridge.notices`)
 ``notices``                          index of these
 ``open``                             reports that the last listings showed, by when
+``missing``                          reports that complete listings no longer show, by when they are asked for next
 ===================================  ===================================================================================
 """
 
@@ -99,6 +100,24 @@ class Claim:
     version: int
     report: IncidentReport | None
     progress: Mapping[str, str]
+    #: What the ticket was told, as `bridge.news.facts` wrote it; '': not known.
+    facts: str = ""
+    #: What this or an earlier turn was about to tell the ticket (`bridge.following`), and since when a request for it
+    #: may be out; None: none can be.
+    plan: str = ""
+    planned_at: float | None = None
+    #: When the ticket was told that the report is over.
+    ended_at: float | None = None
+    #: When the ticket was made, as far as the bridge made it.
+    made_at: float | None = None
+    #: Ids of statuses that say nothing about people: the bridge set them, or saw them right after the ticket was made.
+    statuses: tuple[str, ...] = ()
+    #: The ticket before this one, with its reference, and how many the report has had in this connector.
+    former: TicketRef | None = None
+    former_reference: str = ""
+    tickets: int = 1
+    #: Only to be taken over if it exists: the report was over when it was first seen.
+    adopt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +153,11 @@ def look_up_offsets(settle: float) -> tuple[float, ...]:
     return (*(offset for offset in LOOK_UP_AFTER if offset < settle), settle)
 
 
-def _number(value: str | None) -> int:
+def number(value: str | None) -> int:
     return int(float(value)) if value else 0
 
 
-def _seconds(value: str | None) -> float | None:
+def seconds(value: str | None) -> float | None:
     return int(float(value)) / 1000 if value else None
 
 
@@ -146,7 +165,7 @@ def _pairs(flat: Sequence[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _report(snapshot: str | None) -> IncidentReport | None:
+def stored_report(snapshot: str | None) -> IncidentReport | None:
     """A stored report; None when there is none, or one that another version wrote and this one cannot read."""
     try:
         return _SNAPSHOT.validate_json(snapshot) if snapshot else None
@@ -228,7 +247,7 @@ class IdempotencyStore:
 
     def born_at(self) -> float:
         """When this store was first taken into use, in seconds since the epoch; now, while it does not say."""
-        return _seconds(cast("str | None", self.client.hget(self.key("meta"), "born_at"))) or self.now()
+        return seconds(cast("str | None", self.client.hget(self.key("meta"), "born_at"))) or self.now()
 
     def reborn(self) -> None:
         """Redis came back empty, or with another store: says so in it, and goes on with its birth mark.
@@ -255,7 +274,7 @@ class IdempotencyStore:
         self._remembered[field] = value
         return value
 
-    def _answer(self, name: str, *arguments: object) -> Any:
+    def answer(self, name: str, *arguments: object) -> Any:
         """As `script`, but notices a rebirth (once more with the new mark) and a lost leadership."""
         for _ in range(2):
             answer = self.script(name, *arguments)
@@ -273,18 +292,22 @@ class IdempotencyStore:
         self,
         leader: int,
         reports: Sequence[tuple[IncidentReport, Sequence[tuple[str, str]]]],
+        *,
+        adopt: bool = False,
     ) -> list[tuple[ReportKey, str]]:
-        """Writes what is open: each report's snapshot, and for each (connector, reference) the delivery it lacks.
+        """Writes each report's snapshot, and for each (connector, reference) the delivery that an open report lacks.
 
         Returns the (report id, connector) pairs that are new. Unchanged reports cost no write but their mark as open.
+        `adopt`: reports that are over get deliveries, too, which take existing tickets over and make none.
         """
         snapshots = {report.key: snapshot_of(report) for report, _ in reports}
         seen = [
             [str(report.key), snapshots[report.key][1], [name for name, _ in connectors]]
             for report, connectors in reports
+            if not report.over
         ]
-        wanted = {report_key(report_id) for report_id in self._answer("seen", leader, json.dumps(seen))}
-        pending = [(report, connectors) for report, connectors in reports if report.key in wanted]
+        wanted = {report_key(report_id) for report_id in self.answer("seen", leader, json.dumps(seen))}
+        pending = [(report, connectors) for report, connectors in reports if report.over or report.key in wanted]
         if not pending:
             return []
         pipeline = self.client.pipeline(transaction=False)
@@ -300,6 +323,8 @@ class IdempotencyStore:
                 report.severity,
                 severity_rank(report.severity),
                 json.dumps(connectors),
+                1 if report.over else 0,
+                1 if adopt else 0,
                 client=pipeline,
             )
         added: list[tuple[ReportKey, str]] = []
@@ -311,15 +336,6 @@ class IdempotencyStore:
                 raise Deposed("observe")
             added.extend((report.key, connector) for connector in answer)
         return added
-
-    def forget_unlisted(self, before: float) -> int:
-        """After a complete listing: reports not seen since `before` (epoch seconds) no longer count as open."""
-        now = self.now()
-        if now < before:
-            return 0  # the clock was set back during the listing: the next one tells
-        ahead = self.client.zremrangebyscore(self.key("open"), f"({int(now * 1000)}", "+inf")
-        # Down to the millisecond, as the scripts do: what was seen within the same one must stay.
-        return ahead + self.client.zremrangebyscore(self.key("open"), "-inf", f"({int(before * 1000)}")
 
     def open_reports(self) -> int:
         return self.client.zcard(self.key("open"))
@@ -341,7 +357,7 @@ class IdempotencyStore:
 
         `passed`: seconds that really went by since the caller's last look at `connector`; tells a clock that was set.
         """
-        taken = self._answer(
+        taken = self.answer(
             "dispatch",
             leader,
             connector,
@@ -377,7 +393,7 @@ class IdempotencyStore:
         """The delivery, owned for `LEASE` seconds; or why not: `missing`, `busy`, `early`, `paused`, `full`."""
         token = secrets.token_hex(8)
         offsets = json.dumps([round(offset * 1000) for offset in look_up_offsets(settle)])
-        answer = self._answer(
+        answer = self.answer(
             "claim",
             report_id,
             connector,
@@ -399,22 +415,32 @@ class IdempotencyStore:
             organization_id=int(fields["organization"]) if fields.get("organization") else None,
             severity=fields.get("severity", ""),
             order=fields.get("order", "0"),
-            attempts=_number(fields.get("attempts")),
-            failures=_number(fields.get("failures")),
-            lapsed=_number(fields.get("lapsed")),
+            attempts=number(fields.get("attempts")),
+            failures=number(fields.get("failures")),
+            lapsed=number(fields.get("lapsed")),
             reason=fields.get("reason", ""),
             remark=fields.get("remark", ""),
-            doubt_at=_seconds(fields.get("doubt_at")),
-            looked=_number(fields.get("looked")),
-            recorded_at=_seconds(fields.get("recorded_at")),
+            doubt_at=seconds(fields.get("doubt_at")),
+            looked=number(fields.get("looked")),
+            recorded_at=seconds(fields.get("recorded_at")),
             ticket=_ticket(fields),
             other_ticket=fields.get("other_ticket", ""),
             todo=frozenset(json.loads(fields.get("todo") or "[]")),
-            told=_number(fields.get("told")),
-            considered=_number(fields.get("considered")),
-            version=_number(report.get("version")),
-            report=_report(report.get("snapshot")),
+            told=number(fields.get("told")),
+            considered=number(fields.get("considered")),
+            version=number(report.get("version")),
+            report=stored_report(report.get("snapshot")),
             progress=progress,
+            facts=fields.get("facts", ""),
+            plan=fields.get("plan", ""),
+            planned_at=seconds(fields.get("planned_at")) or None,
+            ended_at=seconds(fields.get("ended_at")),
+            made_at=seconds(fields.get("creating_at")),
+            statuses=tuple(json.loads(fields.get("statuses") or "[]")),
+            former=TicketRef(*former[:3]) if (former := json.loads(fields.get("former") or "[]")) else None,
+            former_reference=former[3] if former else "",
+            tickets=number(fields.get("tickets")) or 1,
+            adopt="adopt" in fields,
         )
 
     def renew(self, claim: Claim) -> bool:
@@ -498,10 +524,12 @@ class IdempotencyStore:
         proven: bool = False,
         keep: bool = False,
         other: str = "",
+        facts: str = "",
     ) -> str:
         """A ticket exists, whoever brings the news. Returns the id kept: the lower one when two are known.
 
         `keep`: the owner goes on with what is to do, its lease stays. `other`: id of a second ticket found with it.
+        `facts`: what version `told` says (`bridge.news.facts`).
         """
         return cast(
             str,
@@ -523,8 +551,64 @@ class IdempotencyStore:
                 1 if proven else 0,
                 1 if keep else 0,
                 other,
+                facts,
+                ticket.status,
             ),
         )
+
+    def held_back(self) -> float:
+        """Seconds for which nothing is created yet, because the store came back empty."""
+        until = seconds(cast("str | None", self.client.hget(self.key("meta"), "hold_until"))) or 0.0
+        left = until - self.now()
+        return left if 0 < left <= 3660 else 0.0
+
+    # -- following a report to its end ---------------------------------------------------------------------------------
+
+    def plan(self, claim: Claim, plan: str, *, sending: bool) -> bool:
+        """Writes down what the ticket is to be told, so that another turn tells the same. False: the claim is lost.
+
+        `sending`: a request may be out from now on.
+        """
+        answer = self.script("plan", claim.report_id, claim.connector, claim.token, plan, 1 if sending else 0)
+        if answer == -1:
+            self.reborn()
+        return bool(answer == 1)
+
+    def tell(
+        self,
+        claim: Claim,
+        *,
+        told: int | None = None,
+        facts: str | None = None,
+        state: DeliveryState | None = None,
+        ended: bool | None = None,
+        remark: str | None = None,
+        statuses: Iterable[str] = (),
+        progress: str = "",
+    ) -> bool:
+        """The ticket was told version `told`, which ends the plan, or seen in `statuses`. False: the claim is lost.
+
+        `progress`: prefix of what the note kept, which goes.
+        """
+        change = {
+            "told": told,
+            "facts": facts,
+            "state": state,
+            "ended": ended,
+            "remark": remark,
+            "statuses": list(statuses) or None,
+            "progress": progress or None,
+        }
+        change = {key: value for key, value in change.items() if value is not None}
+        return bool(self.script("tell", claim.report_id, claim.connector, claim.token, json.dumps(change)))
+
+    def anew(self, claim: Claim, reference: str) -> bool:
+        """The report is open again and gets a new ticket, with a reference of its own. False: the claim is lost."""
+        return bool(self.script("anew", claim.report_id, claim.connector, claim.token, reference))
+
+    def drop(self, claim: Claim) -> bool:
+        """A report that is over has no ticket to take over. False: the claim is lost, or the report open again."""
+        return bool(self.script("drop", claim.report_id, claim.connector, claim.token))
 
     def release(
         self,
@@ -592,7 +676,7 @@ class IdempotencyStore:
 
     def retry(self, report_id: ReportKey, connector: str) -> str:
         """Makes a delivery due now. Returns the state it had, '' when there is none."""
-        return cast(str, self._answer("retry", report_id, connector) or "")
+        return cast(str, self.answer("retry", report_id, connector) or "")
 
     def release_waiting(self, connector: str) -> int:
         """Everything that waits for `connector` is due now, but what is in doubt. Returns how many."""
@@ -613,11 +697,13 @@ class IdempotencyStore:
                 pipeline = self.client.pipeline(transaction=False)
                 for report, connector in batch:
                     pipeline.hgetall(self.key(f"delivery:{report}:{connector}"))
-                for (report, connector), fields in zip(batch, pipeline.execute(), strict=True):
+                    pipeline.hget(self.key(f"report:{report}"), "missing_why")
+                answers = pipeline.execute()
+                for (report, connector), fields, missing in zip(batch, answers[::2], answers[1::2], strict=True):
                     if fields:
-                        yield self._delivery(report_key(report), connector, fields)
+                        yield self._delivery(report_key(report), connector, fields, missing or "")
 
-    def _delivery(self, report_id: ReportKey, connector: str, fields: Mapping[str, str]) -> Delivery:
+    def _delivery(self, report_id: ReportKey, connector: str, fields: Mapping[str, str], missing: str = "") -> Delivery:
         other = fields.get("other_ticket", "")
         second = f"ticket {other} carries the same reference; this one, with the lower id, is kept." if other else ""
         return Delivery(
@@ -627,10 +713,10 @@ class IdempotencyStore:
             organization_id=int(fields["organization"]) if fields.get("organization") else None,
             reference=fields.get("reference", ""),
             ticket=_ticket(fields),
-            attempts=_number(fields.get("attempts")),
-            reason=" ".join(text for text in (fields.get("reason"), second, fields.get("remark")) if text),
-            next_attempt_at=_seconds(fields.get("next_at")),
-            updated_at=_seconds(fields.get("updated_at")) or 0.0,
+            attempts=number(fields.get("attempts")),
+            reason=" ".join(text for text in (fields.get("reason"), second, fields.get("remark"), missing) if text),
+            next_attempt_at=seconds(fields.get("next_at")),
+            updated_at=seconds(fields.get("updated_at")) or 0.0,
             severity=fields.get("severity", ""),
             todo=tuple(json.loads(fields.get("todo") or "[]")),
             other_ticket=fields.get("other_ticket", ""),
@@ -659,7 +745,7 @@ class IdempotencyStore:
 
     def report(self, report_id: ReportKey) -> IncidentReport | None:
         text = cast("str | None", self.client.hget(self.key(f"report:{report_id}"), "snapshot"))
-        return _report(text)
+        return stored_report(text)
 
     # -- pauses --------------------------------------------------------------------------------------------------------
 
@@ -705,15 +791,15 @@ class IdempotencyStore:
     def paused(self, connector: str) -> Pause | None:
         """The pause that holds now, if any."""
         fields = cast("dict[str, str]", self.client.hgetall(self.key(f"pause:{connector}")))
-        until = _seconds(fields.get("until"))
+        until = seconds(fields.get("until"))
         if until is None or not 0 < until - self.now() <= 3660:
             return None
         return Pause(
             connector=connector,
             kind=fields.get("kind", ""),
             reason=fields.get("reason", ""),
-            since=_seconds(fields.get("since")) or 0.0,
+            since=seconds(fields.get("since")) or 0.0,
             until=until,
-            next_probe=_seconds(fields.get("next_probe")),
+            next_probe=seconds(fields.get("next_probe")),
             report_id=report_key(fields["report"]) if fields.get("report") else None,
         )

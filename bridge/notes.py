@@ -11,6 +11,15 @@ WHAT = {
     "details": "the note with organization and host details",
     "plain": "the note on the plain rendering",
     "duplicate": "the note on a second ticket",
+    "status": "looking at the ticket's first status",
+    "continued": "the note on the former ticket",
+}
+
+#: What each step that follows a report is called in sentences.
+STEPS = {
+    "update": "the note on what changed",
+    "end": "telling the ticket that its report is over",
+    "reopen": "telling the ticket that its report is open again",
 }
 
 
@@ -38,6 +47,12 @@ def plain(remark: str) -> Note:
     """Why this ticket is in the built-in plain rendering."""
     text = f"This ticket was written in the built-in plain form, because: {remark or 'a template failed'}."
     return Note("plain", "Plain rendering", text)
+
+
+def close_refused(key: str, refusal: str) -> Note:
+    """The note with `key` said that the ticket is closed, and the ticket system did not take that."""
+    text = f"The ticket system did not close this ticket: {refusal}. Please close it by hand."
+    return Note(f"{key}-refused", "Ticket not closed", text)
 
 
 def duplicate(other: str) -> Note:

@@ -16,6 +16,8 @@ import redis
 import structlog
 
 from bridge.bookkeeping import Bookkeeping
+from bridge.ends import PATIENCE as PATIENCE_FOR_ENDS
+from bridge.ends import Ends
 from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused
 from bridge.idempotency import Deposed, IdempotencyStore
 from bridge.leadership import Leadership
@@ -71,6 +73,7 @@ class Poller:
         self.leadership = leadership
         #: Called after every complete cycle; must return at once.
         self.completed = completed
+        self.ends = Ends(store, routes, leadership)
         self._account: Account | None = None
         self._quarantined: set[str] = set()
 
@@ -110,7 +113,7 @@ class Poller:
         self.books.poll_started()
         self._quarantined.clear()
         try:
-            result = self._cycle(stopping or threading.Event())
+            result = self._cycle(stopping or threading.Event(), started)
         except SourceError as error:
             log.error("poll failed", error=str(error))
             self.books.save_poll(error=str(error))
@@ -118,7 +121,6 @@ class Poller:
         took = self.store.now() - started
         if result.complete:
             self.store.observe(self.leadership.number, [])  # refuses a leader deposed meanwhile, if nothing else did
-            self.store.forget_unlisted(started)
             self.books.keep_quarantined(self._quarantined)
             self.books.save_poll(last_complete_at=self.store.now(), cycle_seconds=took, error="")
             self.completed()
@@ -134,7 +136,7 @@ class Poller:
         )
         return result
 
-    def _cycle(self, stopping: threading.Event) -> Cycle:
+    def _cycle(self, stopping: threading.Event, started: float) -> Cycle:
         source = self.source()
         account = self.account(source)
         self.organizations(source)
@@ -147,17 +149,43 @@ class Poller:
             self._expect(requests=2)
             self.leadership.alive()
             result = self._list(source, dialect, account, None)
+            listed = None
         else:
-            result = self._by_organization(source, dialect, account, stopping)
+            result, listed = self._by_organization(source, dialect, account, stopping)
+        self._end(source, dialect, account, started, listed)
         if not decided and result.reports:
             self.store.remember("dialect", dialect)
             log.info("the source's dialect is decided", dialect=dialect)
         return result
 
+    def _end(
+        self,
+        source: HuntressClient,
+        dialect: Dialect,
+        account: Account,
+        started: float,
+        listed: frozenset[int] | None,
+    ) -> None:
+        """What complete listings no longer show may be over. `listed`: organizations listed completely; None: all."""
+        if dialect == "reports":
+            self.ends.unlisted(frozenset(self.books.organizations()) if listed is None else listed)
+
+        def complete(key: ReportKey, organization_id: int | None) -> bool:
+            return isinstance(key, int) and (listed is None or organization_id in listed)
+
+        self.ends.missed(started, complete)
+        if dialect == "incident_reports":
+            self.ends.confirm(source, account, lambda key: source.report(int(key), wait=PATIENCE_FOR_ENDS))
+        self.ends.catch_up(source, account, dialect)
+
     def _by_organization(
         self, source: HuntressClient, dialect: Dialect, account: Account, stopping: threading.Event
-    ) -> Cycle:
-        """Each organization in turn, the one listed longest ago first, as fast as the budget allows."""
+    ) -> tuple[Cycle, frozenset[int]]:
+        """Each organization in turn, the one listed longest ago first, as fast as the budget allows.
+
+        Returns the cycle and the organizations that were listed completely.
+        """
+        complete: set[int] = set()
         listed = self.books.listed_at()
         routes = self.routes()
         wanted = sorted(
@@ -168,7 +196,8 @@ class Poller:
         total = Cycle(complete=True)
         for organization_id in wanted:
             if stopping.is_set() or not self.leadership.number:
-                return replace(total, complete=False, problem="stopped in the middle of a cycle")
+                total = replace(total, complete=False, problem="stopped in the middle of a cycle")
+                return total, frozenset(complete)
             self.leadership.alive()
             try:
                 part = self._list(source, dialect, account, organization_id)
@@ -177,8 +206,9 @@ class Poller:
                 problem = f"organization {organization_id}: {error}"
                 total = replace(total, complete=False, problem=problem)
                 if error.fatal:
-                    return total
+                    return total, frozenset(complete)
                 continue
+            complete.add(organization_id)
             self.books.listed(organization_id)
             total = Cycle(
                 complete=total.complete,
@@ -187,7 +217,7 @@ class Poller:
                 quarantined=total.quarantined + part.quarantined,
                 problem=total.problem,
             )
-        return total
+        return total, frozenset(complete)
 
     def _expect(self, requests: int) -> None:
         settings = self.settings()
@@ -214,6 +244,8 @@ class Poller:
             if self.books.quarantine(key, bad.report_id, bad.reason, raw):
                 log.error("report quarantined: it cannot be parsed", report_id=bad.report_id, reason=bad.reason)
         wanted = []
+        # Listed, though nothing is to be written of them: what is known of them is not over.
+        others: list[ReportKey] = [*listing.unsent, *(bad.report_id for bad in listing.unparsable if bad.report_id)]
         for listed in listing.reports:
             report = listed
             if report.organization_id is None and organization_id is not None:
@@ -223,6 +255,9 @@ class Poller:
             names = routes.connectors(report)
             if names:
                 wanted.append((report, [(name, routes.reference(report, name)) for name in names]))
+            else:
+                others.append(report.key)
+        self.ends.absences.still_open(self.leadership.number, others)
         new: list[tuple[ReportKey, str]] = []
         for start in range(0, len(wanted), BATCH):
             new += self.store.observe(self.leadership.number, wanted[start : start + BATCH])

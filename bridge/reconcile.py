@@ -10,7 +10,8 @@ import random
 from enum import StrEnum
 
 from bridge.idempotency import Claim, look_up_offsets
-from bridge.models import DeliveryState
+from bridge.models import DeliveryState, TicketState
+from connectors.base import ConnectorSettings
 
 #: Leases in a row without a result after which the plain rendering is tried, and after which a person must look.
 #: Between them lie growing waits (`claim.lua`): what is in flight while workers are killed from outside comes through.
@@ -25,6 +26,11 @@ VERIFY_WAIT = (1.0, 15.0)
 #: Seconds between attempts to get late host details, and how many are made.
 DETAILS_WAIT = (60.0, 900.0)
 DETAILS_ATTEMPTS = 10
+#: Seconds after its creation in which every status of a ticket counts as its first, and at which it is looked at.
+FRESH = 120.0
+LOOK_AT_STATUS = 90.0
+#: Things to do to a ticket that wait long, and hold nothing else up.
+LATER = frozenset({"details", "status"})
 
 
 class Step(StrEnum):
@@ -36,7 +42,15 @@ class Step(StrEnum):
     LOOK_UP = "look up"
     #: The ticket exists; something is still to be done to it.
     FOLLOW_UP = "follow up"
+    #: The ticket is to be told what an earlier turn wrote down and may have told already.
+    RESUME = "resume"
     #: The ticket exists and the report changed since.
+    UPDATE = "update"
+    #: The report is over, and the ticket does not know.
+    END = "end"
+    #: The report is open again after its ticket was told that it is over.
+    REOPEN = "reopen"
+    #: The report changed in a way that the ticket need not know.
     CONSIDER = "consider"
     #: Workers keep dying over this delivery; a person must look.
     GIVE_UP = "give up"
@@ -51,12 +65,42 @@ def next_step(claim: Claim, *, can_find: bool) -> Step:
         if claim.lapsed >= (2 * GIVE_UP_AFTER if in_doubt else GIVE_UP_AFTER):
             return Step.GIVE_UP
         return Step.LOOK_UP if in_doubt else Step.CREATE
-    if claim.state is DeliveryState.CREATED:
-        if claim.todo:
-            return Step.GIVE_UP if claim.lapsed >= GIVE_UP_AFTER else Step.FOLLOW_UP
-        if claim.version > max(claim.told, claim.considered):
-            return Step.CONSIDER
+    if claim.state in (DeliveryState.CREATED, DeliveryState.CLOSED):
+        step = _following_step(claim)
+        return Step.GIVE_UP if step is not Step.NOTHING and claim.lapsed >= GIVE_UP_AFTER else step
     return Step.NOTHING
+
+
+def _following_step(claim: Claim) -> Step:
+    """The next thing for a delivery whose ticket exists. What may take long, `LATER`, comes after what is news."""
+    if claim.plan:
+        return Step.RESUME
+    if claim.todo - LATER:
+        return Step.FOLLOW_UP
+    newer = claim.version > max(claim.told, claim.considered)
+    if claim.report is not None:
+        if claim.report.over and claim.ended_at is None:
+            return Step.END
+        if not claim.report.over and claim.ended_at is not None:
+            return Step.REOPEN
+        if newer and not claim.report.over:
+            return Step.UPDATE
+    if newer:
+        return Step.CONSIDER
+    return Step.FOLLOW_UP if claim.todo else Step.NOTHING
+
+
+def moved_on(claim: Claim, state: TicketState, *, untouched: bool, now: float) -> bool:
+    """Has a person moved the ticket on? `untouched`: its status is among those that count as no person's doing."""
+    fresh = claim.made_at is not None and 0 <= now - claim.made_at <= FRESH
+    return not (fresh or untouched or state.status in claim.statuses)
+
+
+def takes_up_again(claim: Claim, settings: ConnectorSettings, now: float) -> bool:
+    """Is the ticket of a report that is open again reopened, or is a new one made?"""
+    if settings.reopen == "within":
+        return claim.ended_at is not None and now - claim.ended_at <= settings.reopen_within
+    return settings.reopen == "always"
 
 
 def may_create(claim: Claim) -> bool:

@@ -63,6 +63,16 @@ local function set_state(connector, report, state)
   redis.call('HSET', key, 'state', state, 'updated_at', int(now))
 end
 
+-- A status that says nothing about people: the bridge set it, or saw it right after the ticket was made.
+local function add_status(key, status)
+  local known = cjson.decode(redis.call('HGET', key, 'statuses') or '[]')
+  for _, each in ipairs(known) do
+    if each == status then return end
+  end
+  known[#known + 1] = status
+  redis.call('HSET', key, 'statuses', cjson.encode(known))
+end
+
 local function purge_slots(group)
   redis.call('ZREMRANGEBYSCORE', P .. 'slots:' .. group, '-inf', int(now))
   redis.call('ZREMRANGEBYSCORE', P .. 'slots:' .. group, '(' .. int(now + LONGEST_LEASE), '+inf')
@@ -89,15 +99,27 @@ local function let_go(key, connector, report)
   wake()
 end
 
--- The poller's safety net: what is not settled, or has something to do, and has no owner, must be scheduled.
-local function heal(connector, report)
-  local delivery = redis.call('HMGET', delivery_key(connector, report), 'state', 'owner', 'todo')
-  local unsettled = delivery[1] == 'pending' or delivery[1] == 'creating'
-    or (delivery[1] == 'created' and (delivery[3] or '[]') ~= '[]')
-  if unsettled and not delivery[2] and not redis.call('ZSCORE', P .. 'due:' .. connector, report)
+-- Is there anything to do for a delivery whose report has this version?
+local function unfinished(connector, report, version)
+  local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'todo', 'plan', 'told', 'considered')
+  if its[1] == 'pending' or its[1] == 'creating' then return true end
+  if its[1] ~= 'created' and its[1] ~= 'closed' then return false end
+  return (its[2] or '[]') ~= '[]' or (its[3] or '') ~= '' or version > math.max(num(its[4]), num(its[5]))
+end
+
+-- The poller's safety net: what has something to do, and has no owner, must be scheduled.
+local function heal(connector, report, version)
+  if unfinished(connector, report, version) and redis.call('HEXISTS', delivery_key(connector, report), 'owner') == 0
+    and not redis.call('ZSCORE', P .. 'due:' .. connector, report)
     and not redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
     schedule(connector, report, now)
   end
+end
+
+-- The report was listed as open just now; what was said about its absence no longer holds.
+local function listed(report)
+  redis.call('ZADD', P .. 'open', int(now), report)
+  if redis.call('ZREM', P .. 'missing', report) == 1 then redis.call('HDEL', P .. 'report:' .. report, 'missing_why', 'asked') end
 end
 
 -- This delivery no longer proves that the connector finds what it creates; another one may.

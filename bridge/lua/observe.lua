@@ -1,9 +1,11 @@
 -- Writes one report's snapshot and makes the deliveries it lacks. ARGV: leader number, report, digest, snapshot,
--- organization ('' unknown), severity, urgency rank, JSON [[connector, reference], …]. Answers the connectors that are new to it.
+-- organization ('' unknown), severity, urgency rank, JSON [[connector, reference], …], over (1: the source says that it is over,
+-- so no delivery is made), adopt (1: deliveries are made all the same, but only to take existing tickets over).
+-- Answers the connectors that are new to it.
 if not same_birth() then return 'reborn' end
 if not leads('poller', ARGV[3]) then return 'deposed' end
 local report, digest, snapshot, organization, severity = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local rank, connectors = tonumber(ARGV[9]), cjson.decode(ARGV[10])
+local rank, connectors, over, adopt = tonumber(ARGV[9]), cjson.decode(ARGV[10]), ARGV[11] == '1', ARGV[12] == '1'
 local key = P .. 'report:' .. report
 local changed = redis.call('HGET', key, 'digest') ~= digest
 if changed then
@@ -11,21 +13,36 @@ if changed then
   redis.call('HSET', key, 'digest', digest, 'snapshot', snapshot, 'organization', organization, 'severity', severity)
   redis.call('HSETNX', key, 'seen_at', int(now))
 end
-redis.call('ZADD', P .. 'open', int(now), report)
+if over then
+  redis.call('ZREM', P .. 'open', report)
+  redis.call('ZREM', P .. 'missing', report)
+  redis.call('HDEL', key, 'missing_why', 'asked')
+  rank = rank + 3 -- no end is as urgent as what is open
+else
+  listed(report)
+end
 local added, order = {}, int(rank * 1e13 + num(redis.call('HGET', key, 'seen_at')))
 for _, pair in ipairs(connectors) do
   local connector, reference = pair[1], pair[2]
   local delivery = delivery_key(connector, report)
-  if redis.call('EXISTS', delivery) == 0 then
-    redis.call('HSET', delivery, 'reference', reference, 'order', order, 'created_at', int(now), 'organization', organization,
-      'severity', severity, 'attempts', 0)
-    set_state(connector, report, 'pending')
-    schedule(connector, report, now)
-    added[#added + 1] = connector
+  local its = redis.call('HMGET', delivery, 'state', 'owner', 'kind', 'adopt')
+  if not its[1] then
+    if not over or adopt then
+      redis.call('HSET', delivery, 'reference', reference, 'order', order, 'created_at', int(now), 'organization', organization,
+        'severity', severity, 'attempts', 0)
+      if over then redis.call('HSET', delivery, 'adopt', 1) end
+      set_state(connector, report, 'pending')
+      schedule(connector, report, now)
+      added[#added + 1] = connector
+    end
   elseif changed then
     redis.call('HSET', delivery, 'order', order, 'organization', organization, 'severity', severity)
-    local its = redis.call('HMGET', delivery, 'state', 'owner')
-    if (its[1] == 'created' and not its[2]) or redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
+    if its[4] and not over then redis.call('HDEL', delivery, 'adopt') end
+    local told = its[1] == 'created' or its[1] == 'closed'
+    if (told and not its[2]) or (its[1] == 'pending' and its[3] == 'quiet') then
+      redis.call('HDEL', delivery, 'next_at') -- what it waits for may hold no longer
+      schedule(connector, report, now)
+    elseif redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
       schedule(connector, report, now)
     end
   end

@@ -1,6 +1,7 @@
 -- A ticket exists: recorded whoever brings it, also an owner whose lease has lapsed. ARGV: report, connector, owner token,
 -- ticket id, number, url, version told, todo (JSON list), reference, organization, severity, order, remark, proven (1 or 0),
--- keep (1: the owner goes on with what is to do), id of a second ticket found with it or ''.
+-- keep (1: the owner goes on with what is to do), id of a second ticket found with it or '', facts told ('' unknown), id of the
+-- status it was made with ('' unknown).
 -- Of two tickets the lower id is kept, the other is named. Answers the id kept.
 local report, connector, token, id, number, url = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local key = delivery_key(connector, report)
@@ -45,7 +46,8 @@ redis.call('HSET', key, 'ticket_id', id, 'ticket_number', number, 'ticket_url', 
   'todo', #list > 0 and cjson.encode(list) or '[]')
 redis.call('HSETNX', key, 'recorded_at', int(now))
 redis.call('HDEL', key, 'doubt_at', 'looked', 'next_at', 'failures', 'lapsed', 'kind')
-if num(ARGV[9]) > num(delivery.told) then redis.call('HSET', key, 'told', ARGV[9]) end
+if num(ARGV[9]) > num(delivery.told) then redis.call('HSET', key, 'told', ARGV[9], 'facts', ARGV[19]) end
+if ARGV[20] ~= '' then add_status(key, ARGV[20]) end
 if delivery.state ~= 'closed' and delivery.state ~= 'handled' and delivery.state ~= 'gone' then
   set_state(connector, report, 'created')
 end
@@ -57,8 +59,7 @@ if paused_until(connector) <= now then redis.call('DEL', P .. 'pause:' .. connec
 local keep = ARGV[17] == '1' and delivery.owner == token
 if not keep and (not delivery.owner or delivery.owner == token) then
   let_go(key, connector, report)
-  local newer = num(redis.call('HGET', P .. 'report:' .. report, 'version')) > num(redis.call('HGET', key, 'told'))
-  if #list > 0 or newer then
+  if unfinished(connector, report, num(redis.call('HGET', P .. 'report:' .. report, 'version'))) then
     schedule(connector, report, now)
   else
     unschedule(connector, report)

@@ -42,11 +42,9 @@ if change.delay then
   schedule(connector, report, now + change.delay)
 else
   redis.call('HDEL', key, 'next_at')
-  local fresh = redis.call('HMGET', key, 'told', 'considered')
-  local newest = math.max(num(fresh[1]), num(fresh[2]))
-  local changed = num(redis.call('HGET', P .. 'report:' .. report, 'version')) > newest
   -- Something may have been added to what is to do while this turn was under way.
-  if state == 'created' and (changed or #list > 0) then
+  local version = num(redis.call('HGET', P .. 'report:' .. report, 'version'))
+  if (state == 'created' or state == 'closed') and unfinished(connector, report, version) then
     schedule(connector, report, now)
   else
     unschedule(connector, report)

@@ -1,0 +1,100 @@
+"""Reports that listings no longer show: which they are, and when the source is asked for each by itself.
+
+Absence from a complete listing is a hint; only the source's own word ends a report (`bridge.ends`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from bridge.idempotency import IdempotencyStore, number, seconds, stored_report
+from bridge.models import IncidentReport, ReportKey, report_key
+
+#: Longest seconds between two questions about a report that is no longer listed and not known to be over.
+LONGEST_ASK = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A report that complete listings no longer show. `asked`: how often it was asked for; times as in `Claim`."""
+
+    key: ReportKey
+    due: bool
+    organization_id: int | None
+    last_listed_at: float
+    asked: int
+    report: IncidentReport | None
+
+
+class Absences:
+    """Part of the store, for the leading poller: `leader` is its number.
+
+    Methods raise `redis.RedisError` when Redis is away, `bridge.idempotency.Deposed` when another process leads.
+    """
+
+    def __init__(self, store: IdempotencyStore) -> None:
+        self.store = store
+        self.client = store.client
+
+    def still_open(self, leader: int, keys: Iterable[ReportKey]) -> None:
+        """These were listed, though no connector takes them or they cannot be read: what is known of stays open."""
+        if listed := [[str(key), "", []] for key in keys]:
+            self.store.answer("seen", leader, json.dumps(listed))
+
+    def unseen(self, before: float) -> list[tuple[ReportKey, int | None]]:
+        """Reports that counted as open and were not listed since `before` (epoch seconds), with their organizations."""
+        now = self.store.now()
+        if now < before:
+            return []  # the clock was set back during the listing: the next one tells
+        # Down to the millisecond, as the scripts do: what was seen within the same one must stay.
+        members = cast("list[str]", self.client.zrangebyscore(self.store.key("open"), "-inf", f"({int(before * 1000)}"))
+        members += cast("list[str]", self.client.zrangebyscore(self.store.key("open"), f"({int(now * 1000)}", "+inf"))
+        pipeline = self.client.pipeline(transaction=False)
+        for member in members:
+            pipeline.hget(self.store.key(f"report:{member}"), "organization")
+        organizations = cast("list[str | None]", pipeline.execute())
+        return [
+            (report_key(member), int(organization) if organization else None)
+            for member, organization in zip(members, organizations, strict=True)
+        ]
+
+    def miss(self, leader: int, before: float, keys: Sequence[ReportKey]) -> int:
+        """Complete listings since `before` do not show these reports; returns how many were listed the time before."""
+        missed = 0
+        for start in range(0, len(keys), 500):
+            part = json.dumps([str(key) for key in keys[start : start + 500]])
+            missed += int(self.store.answer("miss", leader, int(before * 1000), part) or 0)
+        return missed
+
+    def missing(self) -> list[Missing]:
+        """Reports that complete listings no longer show and that are not known to be over, those due first."""
+        pairs = cast("list[tuple[str, float]]", self.client.zrange(self.store.key("missing"), 0, -1, withscores=True))
+        now = self.store.now()
+        pipeline = self.client.pipeline(transaction=False)
+        for member, _ in pairs:
+            pipeline.hmget(self.store.key(f"report:{member}"), ["organization", "last_listed_at", "asked", "snapshot"])
+        return [
+            Missing(
+                key=report_key(member),
+                due=not now < at / 1000 <= now + LONGEST_ASK,
+                organization_id=int(organization) if organization else None,
+                last_listed_at=seconds(listed_at) or 0.0,
+                asked=number(asked),
+                report=stored_report(snapshot),
+            )
+            for (member, at), (organization, listed_at, asked, snapshot) in zip(pairs, pipeline.execute(), strict=True)
+        ]
+
+    def ask_later(self, leader: int, key: ReportKey, why: str, *, first: float, longest: float = LONGEST_ASK) -> None:
+        """A missing report is not known to be over; `why` is shown. It is due again after `first` seconds, doubling."""
+        self.store.answer("ask_later", leader, key, why, round(first * 1000), round(longest * 1000))
+
+    def caught_up(self) -> bool:
+        """Have the reports that ended before this store began been looked at?"""
+        return bool(self.client.hexists(self.store.key("meta"), "caught_up"))
+
+    def catch_up(self) -> None:
+        self.client.hset(self.store.key("meta"), "caught_up", "1")

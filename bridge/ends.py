@@ -1,0 +1,184 @@
+"""What is over? Reports that are no longer listed end only by the source's own word.
+
+Under `incident_reports` the newest changes are listed, whatever their status, and what those do not show is read by
+itself. Under `reports`, which documents no single read, absence from two complete listings of an organization that is
+still listed ends a report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+
+from bridge.absences import Absences, Missing
+from bridge.huntress import (
+    BudgetExhausted,
+    Dialect,
+    HuntressClient,
+    SourceError,
+    SourceForbidden,
+    SourceGarbled,
+    SourceNotFound,
+)
+from bridge.idempotency import IdempotencyStore
+from bridge.leadership import Leadership
+from bridge.models import UNLISTED, Account, IncidentReport, ReportKey
+from bridge.paging import PAGE_SIZE
+from bridge.routing import Routes
+
+log = structlog.get_logger(__name__)
+
+#: Seconds by which the source's clock and ours may differ, and by which its listing may lag.
+SLACK = 600.0
+#: Seconds that one question may wait for the request budget; what is not asked now is asked in the next cycle.
+PATIENCE = 5.0
+#: Reports read by themselves in one cycle.
+MOST_SINGLE_READS = 10
+#: Seconds until a report that the source still calls open is asked for again, and one that it does not show.
+STILL_OPEN = 60.0
+NOT_SHOWN = 900.0
+#: After a store began anew: seconds back, and pages at most, to look for reports that ended meanwhile.
+CATCH_UP = 7 * 86400.0
+CATCH_UP_PAGES = 20
+
+#: Reads one report, escalation or platform action by itself. Raises `SourceError`.
+Read = Callable[[ReportKey], IncidentReport]
+
+
+class Ends:
+    """Finds and records what is over, for the leading poller."""
+
+    def __init__(self, store: IdempotencyStore, routes: Callable[[], Routes], leadership: Leadership) -> None:
+        self.store = store
+        self.absences = Absences(store)
+        self.routes = routes
+        self.leadership = leadership
+
+    def missed(self, started: float, listed: Callable[[ReportKey, int | None], bool]) -> None:
+        """Notes what complete listings since `started` (epoch seconds) no longer show.
+
+        `listed(key, organization id)`: was the listing complete that would show this report?
+        """
+        unseen = [key for key, organization_id in self.absences.unseen(started) if listed(key, organization_id)]
+        if unseen:
+            count = self.absences.miss(self.leadership.number, started, unseen)
+            log.info("reports are no longer listed", reports=count)
+
+    def unlisted(self, listed: Collection[int]) -> None:
+        """Under `reports`: what was missing before the last complete listings of these organizations is over."""
+        for missing in self.absences.missing():
+            if missing.organization_id in listed and missing.report is not None and isinstance(missing.key, int):
+                self.end(replace(missing.report, status=UNLISTED))
+
+    def confirm(self, source: HuntressClient, account: Account, read: Read) -> None:
+        """Asks the source about everything that is missing and due. What goes wrong ends nothing."""
+        due = {missing.key: missing for missing in self.absences.missing() if missing.due}
+        try:
+            fresh = [missing for missing in due.values() if isinstance(missing.key, int) and not missing.asked]
+            if len(fresh) > 1:
+                for report in self._among_newest(source, account, fresh):
+                    self.end(report)
+                    del due[report.key]
+            for missing in list(due.values())[:MOST_SINGLE_READS]:
+                self.leadership.alive()
+                self._ask(read, account, missing)
+        except BudgetExhausted:
+            log.info("ends are confirmed later: the request budget is used up", reports=len(due))
+        except SourceError as error:
+            log.warning("ends cannot be confirmed now", reports=len(due), error=str(error))
+
+    def _among_newest(
+        self, source: HuntressClient, account: Account, missing: Sequence[Missing]
+    ) -> Iterator[IncidentReport]:
+        """Those of `missing` that the newest changes show to be over."""
+        wanted = {each.key for each in missing}
+        earliest = min(each.last_listed_at for each in missing) - SLACK
+        for page, reports in enumerate(source.changed_reports(PATIENCE), start=1):
+            self.leadership.alive()
+            for report in reports:
+                if report.key in wanted and report.over and report.account_id in (None, account.id):
+                    wanted.discard(report.key)
+                    yield report
+            if not wanted or page > len(missing) / PAGE_SIZE or older(reports, earliest):
+                return
+
+    def _ask(self, read: Read, account: Account, missing: Missing) -> None:
+        """Reads one missing report; records its end, or why it is not known to be over."""
+        try:
+            report = read(missing.key)
+        except (SourceNotFound, SourceForbidden, SourceGarbled) as error:
+            self._not_over(missing, f"does not show it: {error}")
+            return
+        except BudgetExhausted:
+            raise
+        except SourceError as error:
+            self._not_over(missing, f"cannot be asked about it: {error}", first=STILL_OPEN)  # so that others come first
+            raise
+        if report.account_id not in (None, account.id):
+            self._not_over(missing, f"says that it belongs to another account ({report.account_id})")
+        elif report.over:
+            self.end(report)
+        else:
+            self._not_over(missing, f"says that its status is {report.status or 'not given'}", first=STILL_OPEN)
+
+    def _not_over(self, missing: Missing, source_says: str, first: float = NOT_SHOWN) -> None:
+        why = f"Huntress no longer lists this report, but {source_says.rstrip('.')}; its ticket stays as it is."
+        log.warning("a report is no longer listed and not known to be over", report_id=missing.key, why=why)
+        self.absences.ask_later(self.leadership.number, missing.key, why, first=first)
+
+    def end(self, report: IncidentReport) -> None:
+        """Records that a report is over; its tickets are told by the workers."""
+        log.info("report is over", report_id=report.key, status=report.status)
+        self._observe(report)
+
+    def _observe(self, report: IncidentReport, *, adopt: bool = False) -> None:
+        known = self.store.report(report.key)
+        if known is not None:  # a listing per organization knows more than a report says of itself
+            report = replace(
+                report,
+                organization_id=report.organization_id or known.organization_id,
+                account_id=report.account_id or known.account_id,
+            )
+        routes = self.routes()
+        names = routes.connectors(report) if adopt else list(routes.connectors_settings)
+        pairs = [(name, routes.reference(report, name)) for name in names]
+        self.store.observe(self.leadership.number, [(report, pairs)], adopt=adopt)
+
+    def catch_up(self, source: HuntressClient, account: Account, dialect: Dialect) -> None:
+        """Once in a store's life: reports that ended in the last days may have tickets that do not know.
+
+        A store that was lost knew of them; this one has their tickets looked up by reference. None is made.
+        """
+        if self.absences.caught_up():
+            return
+        try:
+            count = self._look_back(source, account) if dialect == "incident_reports" else 0
+        except SourceError as error:
+            log.warning("reports that ended lately are looked at after the next cycle", error=str(error))
+            return
+        self.absences.catch_up()
+        if count:
+            log.info("tickets of reports that ended lately are looked up", reports=count)
+
+    def _look_back(self, source: HuntressClient, account: Account) -> int:
+        """Records what ended in the last days; returns how many reports that is."""
+        since = self.store.now() - CATCH_UP
+        count = 0
+        for page, reports in enumerate(source.changed_reports(), start=1):
+            self.leadership.alive()
+            for report in reports:
+                if report.over and report.sent_at is not None and report.account_id in (None, account.id):
+                    self._observe(replace(report, account_id=account.id), adopt=True)
+                    count += 1
+            if older(reports, since) or page == CATCH_UP_PAGES:
+                break
+        return count
+
+
+def older(reports: Sequence[IncidentReport], moment: float) -> bool:
+    """Does a page of changes, newest first, reach back behind `moment` (epoch seconds)?"""
+    since = datetime.fromtimestamp(moment, UTC)
+    return any(report.updated_at is not None and report.updated_at < since for report in reports)

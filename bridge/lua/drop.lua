@@ -1,0 +1,11 @@
+-- There is no ticket to take over for a report that is over: its delivery goes. ARGV: report, connector, owner token.
+-- Answers 1, or 0 when it is not the owner any more, or when the delivery is wanted by now (then nothing changes).
+local report, connector = ARGV[3], ARGV[4]
+local key = delivery_key(connector, report)
+local its = redis.call('HMGET', key, 'owner', 'adopt', 'state')
+if its[1] ~= ARGV[5] or not its[2] or its[3] ~= 'pending' then return 0 end
+let_go(key, connector, report)
+unschedule(connector, report)
+redis.call('ZREM', P .. 'state:pending', member(connector, report))
+redis.call('DEL', key, P .. 'progress:' .. report .. ':' .. connector)
+return 1

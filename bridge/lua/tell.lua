@@ -1,0 +1,27 @@
+-- A ticket was told something, or seen. ARGV: report, connector, owner token, JSON of what to write: told (version), facts, state,
+-- ended (true or false), remark, statuses (ids that the bridge set or saw at first), progress (prefix of what a note kept).
+-- With `told` the plan is carried out. Answers 1, or 0 when it is not the owner any more (then nothing changes).
+local report, connector, change = ARGV[3], ARGV[4], cjson.decode(ARGV[6])
+local key = delivery_key(connector, report)
+local delivery = hash(key)
+if delivery.owner ~= ARGV[5] then return 0 end
+if change.told then
+  redis.call('HDEL', key, 'plan', 'planned_at')
+  redis.call('HSET', key, 'told', int(math.max(num(delivery.told), change.told)))
+end
+if change.facts then redis.call('HSET', key, 'facts', change.facts) end
+if change.ended == true then redis.call('HSET', key, 'ended_at', int(now)) end
+if change.ended == false then redis.call('HDEL', key, 'ended_at') end
+if change.remark then redis.call('HSET', key, 'remark', change.remark) end
+for _, status in ipairs(change.statuses or {}) do add_status(key, status) end
+if change.progress then
+  local progress = P .. 'progress:' .. report .. ':' .. connector
+  for field in pairs((hash(progress))) do
+    if string.sub(field, 1, #change.progress) == change.progress then redis.call('HDEL', progress, field) end
+  end
+end
+if change.state then
+  set_state(connector, report, change.state)
+  redis.call('HSET', key, 'reason', '')
+end
+return 1
