@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from html import escape
 from zoneinfo import ZoneInfo
 
-from bridge.text import fit, prose, quoted, size
+from bridge.note_view import NoteView
+from bridge.text import fit, no_bullets, prose, quoted, size
 from bridge.ticket_view import NOT_GIVEN, TicketView, local
 
-#: Most characters of the report's own text.
+#: Most characters of the report's own text, in a ticket and in a note.
 _FREE_TEXT = 100_000
+_FREE_NOTE = 25_000
 
 
 def plain_part(part: str, view: TicketView, zone: ZoneInfo, limit: int | None) -> str:
@@ -27,6 +29,30 @@ def plain_part(part: str, view: TicketView, zone: ZoneInfo, limit: int | None) -
 
 def plain_text(view: TicketView, zone: ZoneInfo) -> str:
     return "\n".join(_lines(view, zone))
+
+
+def plain_note(view: TicketView, note: NoteView) -> str:
+    """The text of a note."""
+    return "\n".join(_note_lines(view, note))
+
+
+def _note_lines(view: TicketView, note: NoteView) -> Iterator[str]:
+    yield f"Huntress incident report {view.report.id}: {note.headline}"
+    for change in note.changes:
+        both = " -> ".join(filter(None, (change.before, change.after)))
+        yield f"* {no_bullets(f'{change.what}: {both}')}"
+    yield f"* Status at Huntress: {no_bullets(view.report.status) or NOT_GIVEN}"
+    if note.fate:
+        yield f"* Ticket: {no_bullets(note.fate)}"
+    if note.other:
+        yield f"* New ticket: {no_bullets(note.other.number or note.other.id)} {no_bullets(note.other.url)}".rstrip()
+    yield f"* URL: {view.portal_url or NOT_GIVEN}"
+    free = prose(note.comment)
+    if note.text_changed:
+        free = "\n\n".join(filter(None, (free, prose(view.report.summary), prose(view.report.body))))
+    if free:
+        yield '* What Huntress writes follows, every line of it after a ">":'
+        yield quoted(fit(free, _FREE_NOTE))
 
 
 def _lines(view: TicketView, zone: ZoneInfo) -> Iterator[str]:
@@ -58,6 +84,8 @@ def _lines(view: TicketView, zone: ZoneInfo) -> Iterator[str]:
         yield f"* Asked for: {more} more in the Huntress portal"
     yield f"* URL: {view.portal_url or NOT_GIVEN}"
     yield f"* Reference: {view.reference}"
+    if view.former:
+        yield f"* Former ticket: {view.former.number or view.former.id} {view.former.url}".rstrip()
     free = "\n\n".join(filter(None, (prose(report.summary), prose(report.body))))
     if free:
         yield '* The report\'s own text follows, every line of it after a ">":'

@@ -1,28 +1,28 @@
-"""From a report to a `Ticket`: Jinja templates in a sandbox, and the plain rendering for each one that fails.
+"""From a report to a `Ticket` or a `Note`: Jinja templates in a sandbox, and the plain rendering for each that fails.
 
-Templates are the operator's; report data comes in only as variables (`bridge.ticket_view`) and is never compiled. They
-are searched in the connector's override folder, in the connector's own folder, and then in `templates/`, so that
-`_shared/incident.j2` is one file for all, can be replaced like any other, and an override of `text.j2` can still
-`{% extends "connectwise/text.j2" %}`. What they may use and take is said in `bridge.sandbox`, which runs them.
+Templates are the operator's; report data comes in only as variables (`bridge.ticket_view`, `bridge.note_view`) and is
+never compiled. They are searched in the connector's override folder, in the connector's own folder, and then in
+`templates/`, so that `_shared/incident.j2` is one file for all, can be replaced like any other, and an override of
+`text.j2` can still `{% extends "connectwise/text.j2" %}`. The template of a note is `<kind>.j2`, else
+`_shared/<kind>.j2`. What templates may use and take is said in `bridge.sandbox`, which runs them.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, TemplateError, meta
-
-from bridge.models import Account, Agent, CompanyMatch, IncidentReport, Organization, Ticket
-from bridge.plain import plain_part
+from bridge.models import Account, Agent, CompanyMatch, IncidentReport, Note, Organization, Ticket, TicketRef
+from bridge.news import Change, News, NoteKind
+from bridge.note_view import NoteView, make_note_view
+from bridge.plain import plain_note, plain_part
 from bridge.render_guard import GUARD, RenderGuard, TicketRendering
 from bridge.sandbox import Job, TemplateFailure, Templates
+from bridge.template_files import TemplateFile, TemplateFiles
 from bridge.text import clean, fit, one_line, shorten, size
 from bridge.ticket_view import TicketView, make_view
 from connectors.base import Connector, ConnectorSettings, Finding, Outcome, PsaSettings, TemplatePart
@@ -41,6 +41,8 @@ class RenderInput:
     account: Account | None
     company: CompanyMatch | None
     recipients: tuple[str, ...] = ()
+    #: The ticket that this one follows upon, when the report was opened again after its end.
+    former: TicketRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +53,10 @@ class Rendered:
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateFile:
-    """A file that has a say in one part of a ticket."""
-
-    part: str
-    path: Path
-    #: Does it come from the connector's override folder?
-    overridden: bool
-
-
 #: Numbers the renderers of this process.
 _editions = count()
-#: Finds what a template includes; renders nothing.
-_PARSER = Environment(autoescape=True)
+#: Characters of a note's text; Autotask takes 32,000 and needs some for the marker.
+NOTE_LIMIT = 30_000
 
 
 class Renderer:
@@ -83,10 +75,8 @@ class Renderer:
         self._zone = ZoneInfo(timezone)
         self._portal_pattern = portal_url
         self._guard = guard
-        self._override = Path(settings.templates).resolve() if settings.templates else None
-        built_in = (connector.template_folder(), Path(__file__).resolve().parent.parent / "templates")
-        self._folders = (self._override, *built_in) if self._override else built_in
-        self._templates = Templates(self._folders, timezone, next(_editions))
+        self._files = TemplateFiles(settings.templates, connector.template_folder())
+        self._templates = Templates(self._files.folders, timezone, next(_editions))
         self._fields: Mapping[str, FieldValue] = settings.fields if isinstance(settings, PsaSettings) else {}
         self._template_fields = {
             name: value
@@ -105,18 +95,36 @@ class Renderer:
         parts = self._connector.parts()
         with nullcontext() if plain else self._guard.ticket() as rendering:
             for part in parts:
-                text = ""
-                if rendering is not None:
-                    try:
-                        text = self._render_part(part, rendering, view)
-                    except TemplateFailure as failure:
-                        problems.append(
-                            f"connector {self._connector.name}: {failure}; the plain rendering took its place"
-                        )
-                text = text or _finished(plain_part(part.name, view, self._zone, part.limit), part)
-                texts[part.name] = _within_limit(text, part, view.reference)
+                texts[part.name] = self._part(part, rendering, view, problems)
             fields = self._render_fields(rendering, view, problems)
         return Rendered(self._ticket(given, view, texts, fields), tuple(problems))
+
+    def note(
+        self,
+        kind: NoteKind,
+        given: RenderInput,
+        *,
+        key: str,
+        news: News | None = None,
+        fate: str = "",
+        other: TicketRef | None = None,
+        comment: str = "",
+    ) -> tuple[Note, tuple[str, ...]]:
+        """A note on the report's ticket, and one sentence for each template that failed, as in `Rendered`.
+
+        `fate`: what becomes of the ticket, as a sentence. `other`: the ticket that continues it. Outcomes pass through.
+        """
+        view = self._view(given)
+        about = make_note_view(kind, view, news=news, fate=fate, other=other, comment=comment)
+        problems: list[str] = []
+        replies = self._connector.notes_are_replies
+        subject = next((part for part in self._connector.parts() if part.name == "title"), None) if replies else None
+        with self._guard.ticket() as rendering:
+            text = self._part(self._note_part(kind), rendering, view, problems, about)
+            title = f"Re: {self._part(subject, rendering, view, problems)}" if subject else about.headline
+        # A text that quotes a marker must not pass for the note with that marker.
+        text = text.replace(f"[{given.reference}/", f"[{given.reference} /")
+        return Note(key, title, text, given.recipients), tuple(problems)
 
     def check(self) -> list[Finding]:
         """Renders every template on every sample, strictly, and looks for override files that nothing uses."""
@@ -124,10 +132,13 @@ class Renderer:
             parts = list(self._connector.parts())
         except Outcome as outcome:
             return [Finding("templates", f"cannot be tried: {outcome}")]
-        findings = [Finding("templates", problem) for problem in self._unused(parts)]
+        parts_of_notes = [(kind, self._note_part(kind)) for kind in NoteKind]
+        names = [part.file for part in (*parts, *(part for _, part in parts_of_notes))]
+        findings = [Finding("templates", problem) for problem in self._files.unused(names)]
         failures: dict[str, Finding] = {}  # by place: the same mistake reads differently on another sample
         attempts: list[tuple[str, Callable[[TicketRendering, TicketView], str]]] = [
             *(("templates", partial(self._render_part, part)) for part in parts),
+            *(("templates", partial(self._render_sample_notes, kind, part)) for kind, part in parts_of_notes),
             *((f"fields.{name}", partial(self._render_field, name)) for name in self._template_fields),
         ]
         for given in samples():
@@ -144,26 +155,53 @@ class Renderer:
         return findings + list(failures.values())
 
     def files(self) -> list[TemplateFile]:
-        """The files in use by part, with those they include. The connector's outcomes pass through."""
-        found = [
-            TemplateFile(part.name, path, self._override is not None and path.is_relative_to(self._override))
-            for part in self._connector.parts()
-            for path in self._used(part.file)
-        ]
-        return list(dict.fromkeys(found))
+        """The files in use by part and kind of note, with those they include. The connector's outcomes pass through."""
+        parts = [*self._connector.parts(), *(self._note_part(kind) for kind in NoteKind)]
+        return list(dict.fromkeys(file for part in parts for file in self._files.of(part.name, part.file)))
 
     # Templates.
 
-    def _render_part(self, part: TemplatePart, rendering: TicketRendering, view: TicketView) -> str:
+    def _note_part(self, kind: NoteKind) -> TemplatePart:
+        own = f"{kind}.j2"
+        return TemplatePart(f"{kind} note", own if self._files.has(own) else f"_shared/{own}", NOTE_LIMIT)
+
+    def _part(
+        self,
+        part: TemplatePart,
+        rendering: TicketRendering | None,
+        view: TicketView,
+        problems: list[str],
+        note: NoteView | None = None,
+    ) -> str:
+        """The text of a part, or of a note; from no template when there is no `rendering`, or the template fails."""
+        text = ""
+        if rendering is not None:
+            try:
+                text = self._render_part(part, rendering, view, note)
+            except TemplateFailure as failure:
+                problems.append(f"connector {self._connector.name}: {failure}; the plain rendering took its place")
+        if not text:
+            plain = plain_note(view, note) if note else plain_part(part.name, view, self._zone, part.limit)
+            text = _finished(plain, part)
+        return _within_limit(text, part, view.reference)
+
+    def _render_part(
+        self, part: TemplatePart, rendering: TicketRendering, view: TicketView, note: NoteView | None = None
+    ) -> str:
         html = part.name == "html"
-        what = f"template {self._where(part.file)}"
-        job = Job(self._templates, view, what, file=part.file, html=html, limit=part.limit)
+        what = f"template {self._files.where(part.file)}"
+        job = Job(self._templates, view, what, file=part.file, html=html, limit=part.limit, note=note)
         text = _finished(rendering.render(job), part)
         if not text:
             raise TemplateFailure(what, "it rendered nothing")
         if html and part.limit is not None and size(text) > part.limit:
             raise TemplateFailure(what, f"{size(text):,} characters where {part.limit:,} fit")
         return text
+
+    def _render_sample_notes(
+        self, kind: NoteKind, part: TemplatePart, rendering: TicketRendering, view: TicketView
+    ) -> str:
+        return "\n".join(self._render_part(part, rendering, view, note) for note in sample_notes(kind, view))
 
     def _render_field(self, name: str, rendering: TicketRendering, view: TicketView) -> str:
         job = Job(self._templates, view, f"fields.{name}", source=self._template_fields[name])
@@ -194,6 +232,7 @@ class Renderer:
             account=given.account,
             company=given.company,
             portal_pattern=self._portal_pattern,
+            former=given.former,
         )
 
     def _ticket(
@@ -213,37 +252,8 @@ class Renderer:
             company=given.company,
             fields=fields,
             recipients=given.recipients,
+            former=given.former,
         )
-
-    # Files.
-
-    def _where(self, name: str) -> str:
-        return str(next((folder / name for folder in self._folders if (folder / name).is_file()), name))
-
-    def _used(self, name: str, seen: tuple[str, ...] = ()) -> Iterator[Path]:
-        path = Path(self._where(name))
-        yield path
-        try:
-            referenced = meta.find_referenced_templates(_PARSER.parse(path.read_text("utf-8")))
-            for other in referenced:
-                if other and other not in (name, *seen):
-                    yield from self._used(other, (name, *seen))
-        except (OSError, UnicodeDecodeError, TemplateError):
-            return  # said by `check`
-
-    def _unused(self, parts: list[TemplatePart]) -> Iterator[str]:
-        if self._override is None:
-            return
-        if not self._override.is_dir():
-            yield f"{self._override} is not a folder; without it the built-in templates are used"
-            return
-        files = [part.file for part in parts]
-        used = {path for name in files for path in self._used(name)}
-        for path in sorted(self._override.glob("*.j2")):
-            if path not in used:
-                near = difflib.get_close_matches(path.name, files, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"the parts are {', '.join(files)}"
-                yield f"{path} is used by no part of a ticket; {hint}"
 
 
 def samples() -> Iterator[RenderInput]:
@@ -266,8 +276,19 @@ def samples() -> Iterator[RenderInput]:
             agent=agent if report.agent_id else None,
             account=account,
             company=company,
+            former=TicketRef("41", "T-41", "https://tickets.example.com/41"),
         )
         yield alone
+
+
+def sample_notes(kind: NoteKind, view: TicketView) -> Iterator[NoteView]:
+    """A note with everything there can be in it, and one with nothing."""
+    changes = (Change("Severity", "low", "critical"), Change("Step added", "", "Delete File (unapproved)"))
+    news = News(changes, text_changed=True, severity_before="low", severity_rose=True)
+    other = TicketRef("42", "T-42", "https://tickets.example.com/42")
+    fate, comment = "The ticket's priority was raised.", "Please isolate the host."
+    yield make_note_view(kind, view, news=news, fate=fate, other=other, comment=comment)
+    yield make_note_view(kind, view, news=None, fate="", other=None, comment="")
 
 
 def _finished(text: str, part: TemplatePart) -> str:

@@ -6,7 +6,8 @@ multiplying a string until memory is full, and in a thread nothing stops that fo
 
 Filters beyond Jinja's own: `given` (a value on one line, or "not given"), `local` (a time in the configured zone),
 `prose` (HTML as text), `quoted` (`> ` before every line), `fit(n)` and `shorten(n)` (cut at a word, with a note of what
-is missing or an ellipsis), `words` (underscores as spaces). Variables beyond the view's: `limit`, of the part, or none.
+is missing or an ellipsis), `words` (underscores as spaces). Variables: the view's, in a note also the note's, and
+`limit`, of the part, or none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import re
 import resource
 import signal
 from contextlib import suppress
@@ -29,7 +29,8 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from bridge.text import fit, one_line, prose, quoted, shorten
+from bridge.note_view import NoteView
+from bridge.text import fit, no_bullets, one_line, prose, quoted, shorten
 from bridge.ticket_view import NOT_GIVEN, TicketView, local
 
 #: Characters; a template that produces more is taken for broken. Ticket systems take a fraction of it.
@@ -66,6 +67,12 @@ class Job:
     html: bool = False
     #: Characters that fit, for the template to know.
     limit: int | None = None
+    #: For the template of a note.
+    note: NoteView | None = None
+
+    def variables(self) -> dict[str, Any]:
+        """By name, as the template sees them."""
+        return self.view.variables() | (self.note.variables() if self.note else {}) | {"limit": self.limit}
 
 
 class TemplateFailure(Exception):
@@ -156,7 +163,7 @@ def render(job: Job) -> str:
     """The text that a template makes. Raises `TemplateFailure`."""
     pieces, length = [], 0
     try:
-        for piece in _template(job).generate(**job.view.variables(), limit=job.limit):
+        for piece in _template(job).generate(**job.variables()):
             pieces.append(piece)
             length += len(piece)
             if length > MAX_OUTPUT:
@@ -230,8 +237,7 @@ def _origin(error: Exception, folders: tuple[Path, ...]) -> tuple[str, int | Non
 
 
 def _given(value: Any) -> str:
-    """`value` on one line, or "not given". A ` * ` in it cannot pass for the start of a field once lines are joined."""
+    """`value` on one line, or "not given"; it holds no bullets."""
     if isinstance(value, tuple | list):
         value = ", ".join(str(each) for each in value)
-    text = shorten(one_line("" if value is None else str(value)), 1000)
-    return re.sub(r"(?<!\S)\*(?!\S)", "∗", text) or NOT_GIVEN
+    return no_bullets(shorten(one_line("" if value is None else str(value)), 1000)) or NOT_GIVEN

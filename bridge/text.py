@@ -59,6 +59,11 @@ def one_line(text: str) -> str:
     return " ".join(line for line in lines if line)
 
 
+def no_bullets(text: str) -> str:
+    """`text` in which no ` * ` passes for the start of a field once a ticket system has joined lines."""
+    return re.sub(r"(?<!\S)\*(?!\S)", "∗", text)
+
+
 def size(text: str) -> int:
     """Length as ticket systems on .NET and SQL Server count it: in UTF-16 units, an emoji is two."""
     return len(text) + sum(character > "\uffff" for character in text)

@@ -23,6 +23,7 @@ from bridge.models import (
     IncidentReport,
     Organization,
     Remediation,
+    TicketRef,
 )
 from bridge.text import clean, one_line, shorten
 
@@ -35,12 +36,12 @@ PLATFORMS = {
     "google": "Google Workspace",
     "email_security": "e-mail security",
 }
-_Model = TypeVar("_Model", IncidentReport, Organization, Agent, Account, Remediation)
+_Model = TypeVar("_Model", IncidentReport, Organization, Agent, Account, Remediation, TicketRef)
 _SUBDOMAIN = re.compile("[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 class Absent:
-    """Stands for an organization, agent, account or company that is not known: false, and every field of it empty.
+    """Stands for an organization, agent, account, company or ticket that is not known: false, every field of it empty.
 
     A field that the model does not have is still undefined, so a typing error in a template is found.
     """
@@ -87,10 +88,18 @@ class TicketView:
     indicators: tuple[str, ...]
     #: `report.platform` as people write it.
     platform: str
+    #: The ticket that this one follows upon.
+    former: TicketRef | None = None
 
     def variables(self) -> dict[str, Any]:
         """By name, as templates see them."""
-        absent = {"organization": Organization, "agent": Agent, "account": Account, "company": CompanyView}
+        absent = {
+            "organization": Organization,
+            "agent": Agent,
+            "account": Account,
+            "company": CompanyView,
+            "former": TicketRef,
+        }
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: Absent(absent[name]) if value is None else value for name, value in values.items()}
 
@@ -104,6 +113,7 @@ def make_view(
     account: Account | None,
     company: CompanyMatch | None,
     portal_pattern: str,
+    former: TicketRef | None = None,
 ) -> TicketView:
     """The view of a report. An organization or agent of which only the id is known is one with that id alone."""
     report = tame(report, keep_lines=frozenset({"summary", "body"}))
@@ -127,6 +137,7 @@ def make_view(
         marks=() if known else (f"severity {shorten(report.severity, 20) or NOT_GIVEN}",),
         indicators=_indicators(report),
         platform=PLATFORMS.get(report.platform, report.platform.replace("_", " ")),
+        former=tame(former) if former else None,
     )
 
 

@@ -284,6 +284,8 @@ class Connector(ABC):
     settings_class: ClassVar[builtins.type[ConnectorSettings]]
     #: Can a ticket be looked up by its reference? False makes delivery at-least-once (or `Held`).
     can_find: ClassVar[bool] = True
+    #: Are notes replies to the ticket? Then a note's title is "Re: " and the ticket's, so that they stay together.
+    notes_are_replies: ClassVar[bool] = False
     #: Most requests at the same time that the vendor allows, across all workers; None: no documented limit.
     max_concurrency: ClassVar[int | None] = None
 

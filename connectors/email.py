@@ -96,6 +96,7 @@ class Email(Connector):
     type = "email"
     settings_class = EmailSettings
     can_find = False
+    notes_are_replies = True
 
     def __init__(self, name: str, settings: EmailSettings, context: ConnectorContext) -> None:
         super().__init__(name, settings, context)

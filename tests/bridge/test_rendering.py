@@ -26,6 +26,7 @@ from bridge.models import (
     Ticket,
     TicketRef,
 )
+from bridge.news import NoteKind
 from bridge.rendering import Renderer, RenderInput
 from bridge.text import size
 from connectors.base import (
@@ -86,6 +87,7 @@ class AutotaskDesk(Desk):
 
 class MailDesk(Desk):
     type = "email"
+    notes_are_replies = True
 
 
 class UnreachableDesk(ConnectWiseDesk):
@@ -322,6 +324,19 @@ def test_mail_begins_with_prose_and_has_no_notice() -> None:
     assert ticket.notice == ""
 
 
+@pytest.mark.parametrize("kind", DESKS)
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_ticket_after_a_reopening_links_the_former(kind: str, plain: bool) -> None:
+    former = TicketRef("41", "T-41\r\n* Host: SAFE-01", "https://desk.example.com/41")
+    ticket = renderer(kind).render(given(FULL, former=former), plain=plain).ticket
+    assert ticket.former == former
+    assert re.search(r"^(\* )?Former ticket: T-41 .*https://desk\.example\.com/41$", ticket.text, re.MULTILINE)
+    assert not re.search(r"^(\* )?Host: SAFE-01", ticket.text, re.MULTILINE)
+    assert not ticket.html or "https://desk.example.com/41" in ticket.html
+    alone = renderer(kind).render(given(FULL, former=TicketRef("41")), plain=plain).ticket
+    assert re.search(r"^(\* )?Former ticket: 41$", alone.text, re.MULTILINE)
+
+
 def test_an_agent_known_only_by_id_is_named() -> None:
     assert "* Host: agent 12, whose details" in renderer().render(given(FULL, agent=None)).ticket.text
 
@@ -522,7 +537,8 @@ def test_any_subset_of_files_can_be_replaced(tmp_path: Path, monkeypatch: pytest
     assert rendered.ticket.title == "CRITICAL - Incident on LAPTOP-01 (Acme Corp) [huntress-5-789]"
     overridden = {(file.part, file.path) for file in ours.files() if file.overridden}
     assert overridden == {("notice", folder / "notice.j2"), ("text", folder.parent / "text.j2")}
-    assert {file.part for file in ours.files()} == {"title", "text", "notice"}
+    notes = {f"{kind} note" for kind in NoteKind}
+    assert {file.part for file in ours.files()} == {"title", "text", "notice"} | notes
     assert ours.check() == []
 
 
