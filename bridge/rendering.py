@@ -109,17 +109,19 @@ class Renderer:
         fate: str = "",
         other: TicketRef | None = None,
         comment: str = "",
+        plain: bool = False,
     ) -> tuple[Note, tuple[str, ...]]:
         """A note on the report's ticket, and one sentence for each template that failed, as in `Rendered`.
 
-        `fate`: what becomes of the ticket, as a sentence. `other`: the ticket that continues it. Outcomes pass through.
+        `fate`: what becomes of the ticket, as a sentence. `other`: the ticket that continues it. `plain` uses no
+        template. Outcomes pass through.
         """
         view = self._view(given)
         about = make_note_view(kind, view, news=news, fate=fate, other=other, comment=comment)
         problems: list[str] = []
         replies = self._connector.notes_are_replies
         subject = next((part for part in self._connector.parts() if part.name == "title"), None) if replies else None
-        with self._guard.ticket() as rendering:
+        with nullcontext() if plain else self._guard.ticket() as rendering:
             text = self._part(self._note_part(kind), rendering, view, problems, about)
             title = f"Re: {self._part(subject, rendering, view, problems)}" if subject else about.headline
         # A text that quotes a marker must not pass for the note with that marker.

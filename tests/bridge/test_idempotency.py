@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import redis
 
+from bridge.absences import Absences
 from bridge.broker import store_client
 from bridge.idempotency import (
     LEASE,
@@ -56,6 +57,15 @@ def observe(
 
 def dispatch(store: IdempotencyStore, concurrency: int = 3, *, proof: bool = False) -> list[ReportKey]:
     return store.dispatch(lead(store, "dispatcher"), CONNECTOR, CONNECTOR, concurrency, proof=proof)
+
+
+def miss(store: IdempotencyStore, started: float) -> list[ReportKey]:
+    """What complete listings since `started` no longer showed."""
+    absences = Absences(store)
+    unseen = [key for key, _ in absences.unseen(started)]
+    assert absences.miss(lead(store, "poller"), started, unseen) == len(unseen)
+    assert [each.key for each in absences.missing()] == unseen
+    return unseen
 
 
 def claim(store: IdempotencyStore, number: ReportKey, concurrency: int = 3) -> Claim:
@@ -110,7 +120,7 @@ def test_reports_not_listed_any_more_leave_the_open_set_but_not_the_deliveries(s
     pass_time(store, 10)
     started = store.now()
     observe(store, report(2))
-    store.forget_unlisted(started)
+    assert miss(store, started) == [1]
     assert store.open_reports() == 1
     assert state(store, 1) is DeliveryState.PENDING
 
@@ -583,7 +593,7 @@ def test_a_clock_that_is_set_back_during_a_listing_takes_nothing_for_closed(stor
     observe(store, report(9))
     started = store.now() + 3600
     observe(store, report(1))
-    assert store.forget_unlisted(started) == 0
+    assert miss(store, started) == []
     assert store.open_reports() == 2
 
 
@@ -593,7 +603,7 @@ def test_what_was_seen_before_the_clock_was_set_back_can_be_taken_for_closed(sto
     pass_time(store, -3600)
     started = store.now()
     observe(store, report(1))
-    assert store.forget_unlisted(started) == 1
+    assert miss(store, started) == [9]
     assert store.open_reports() == 1
 
 

@@ -96,7 +96,7 @@ def test_after_a_complete_poll_it_is(runtime: Runtime, source: PretendHuntress) 
     assert body["deliveries"]["pending"] == 1
     assert body["connectors"]["oncall"]["state"] == "serving"
     assert body["connectors"]["oncall"]["scheduled"] == 1
-    assert body["poll"]["requests_last_minute"] == 5
+    assert body["poll"]["requests_last_minute"] == 6
     assert [entry["report_id"] for entry in body["quarantine"]] == [None]
 
 

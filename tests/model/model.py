@@ -10,15 +10,18 @@ A delivery is one report's way to one connector. The store keeps it as a record;
 ``SENDING``     a worker passed the gate: its create request may be out
 ``DOUBT``       a create request may have been carried out, nobody knows; nobody works on it
 ``LOOKING``     as ``DOUBT``, and a worker looks the ticket up (and creates only once `settle` is over)
-``UNFINISHED``  the ticket exists and still needs something (its link, a note); nobody works on it
+``UNFINISHED``  the ticket exists and still needs something (its link, a note planned or not); nobody works on it
 ``FINISHING``   the ticket exists; a worker does what it still needs
-``TOLD``        the ticket exists and needs nothing
+``TOLD``        the ticket exists and needs nothing but what the report may become
 ``REJECTED``    the ticket system said no; a person must act
 ``HELD``        workers died over it again and again; a person must act
 ==============  ========================================================================================
 
 A ticket is made in ``SENDING`` alone, so "never twice" is a question of who may come there: out of ``TAKEN`` after an
 empty look-up, and out of ``LOOKING`` when nothing was found `settle` after the last moment of the former sending.
+
+What follows the creation is told in ``FINISHING``: that the report changed, is over, or is open again. No note may be
+there twice, which `World` counts.
 """
 
 from __future__ import annotations
@@ -102,6 +105,8 @@ MOVES: Mapping[str, frozenset[tuple[Phase, Phase]]] = {
             (P.FINISHING, P.TOLD),
         }
     ),
+    # A report that is over has no ticket to take over.
+    "drop": frozenset({(P.TAKEN, P.ABSENT)}),
     # A person wants it tried again.
     "retry": frozenset({(P.HELD, P.WAITING), (P.HELD, P.DOUBT), (P.REJECTED, P.WAITING)}),
     # Redis came back empty.
@@ -140,7 +145,7 @@ class Illegal(AssertionError):
 
 
 #: Fields of a record that the model looks at.
-FIELDS = ("state", "owner", "lease_until", "doubt_at", "todo", "ticket_id", "other_ticket", "lapsed")
+FIELDS = ("state", "owner", "lease_until", "doubt_at", "todo", "ticket_id", "other_ticket", "lapsed", "plan")
 
 
 def seen(fields: Sequence[str | None], *, scheduled: bool) -> Seen:
@@ -158,8 +163,8 @@ def seen(fields: Sequence[str | None], *, scheduled: bool) -> Seen:
             phase = P.LOOKING if doubt else P.SENDING
         case "creating":
             phase = P.DOUBT
-        case "created":
-            phase = P.FINISHING if owner else P.UNFINISHED if todo else P.TOLD
+        case "created" | "closed":
+            phase = P.FINISHING if owner else P.UNFINISHED if todo or record.get("plan") else P.TOLD
         case "rejected" | "held" as state if not owner:
             phase = P(state)
         case _:

@@ -27,13 +27,18 @@ REQUEST_FAULTS = ("refused", "time-out", "misconfigured")
 #: seconds; it is carried out and no search shows it for so many seconds; or the system says no.
 CREATE_FAULTS = (*REQUEST_FAULTS, "answer lost", "late 5", "late 29", "late 58", "hidden 20", "hidden 58", "rejected")
 
+#: What may go wrong with a note: beside what may with any request, it is added and the answer is lost, at once or later.
+NOTE_FAULTS = (*REQUEST_FAULTS, "answer lost", "late 5", "late 29")
+
 
 def faults_of(step: str) -> tuple[str, ...]:
     """What may go wrong with a step."""
     if step in ("", "answer"):
         return ()
-    if step in ("find", "complete", "note", "check"):
+    if step in ("find", "complete", "has_note", "check"):
         return REQUEST_FAULTS
+    if step == "note":
+        return NOTE_FAULTS
     return CREATE_FAULTS if step == "create" else REDIS_FAULTS
 
 

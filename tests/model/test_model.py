@@ -140,7 +140,7 @@ class Deliveries(RuleBasedStateMachine):
     @rule(report=reports, text=st.sampled_from(("as first seen", "changed")))
     def report(self, report: int, text: str) -> None:
         """A report opens, or changes."""
-        self.world.open[report] = text
+        self.world.report(report, text)
         self.poll()
 
     @rule(
@@ -150,7 +150,7 @@ class Deliveries(RuleBasedStateMachine):
         """What is rare: a report closes, a person or the ticket system wants something, Redis loses everything."""
         match what:
             case "close":
-                self.world.open.pop(report, None)
+                self.world.end(report)
             case "retry":
                 self.world.retry(report)
             case "pause":

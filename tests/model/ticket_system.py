@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bridge.models import IncidentReport, Note, Organization, Ticket, TicketRef
+from bridge.news import NoteKind
 from bridge.rendering import Rendered, RenderInput
 from connectors.base import (
     Connector,
@@ -53,6 +54,9 @@ class TicketSystem:
         self.requests: list[tuple[str, str]] = []
         #: Creates that are carried out later: (when, reference, checked at).
         self.late: list[tuple[float, str, float]] = []
+        #: Notes by ticket and key, and those that are added later: (when, ticket, key).
+        self.notes: list[tuple[str, str]] = []
+        self.late_notes: list[tuple[float, str, str]] = []
         #: The user may create but not search.
         self.blind = False
         #: Seconds until a search shows what was made.
@@ -72,6 +76,9 @@ class TicketSystem:
     def catch_up(self) -> None:
         """Carries out what comes late and whose time has come."""
         now = self.clock.now
+        for _, ticket, key in sorted(each for each in self.late_notes if each[0] <= now):
+            self.notes.append((ticket, key))
+        self.late_notes = [each for each in self.late_notes if each[0] > now]
         for at, reference, checked_at in sorted(each for each in self.late if each[0] <= now):
             self.create(reference, checked_at, at=at)
         self.late = [each for each in self.late if each[0] > now]
@@ -143,7 +150,20 @@ class PretendConnector(Connector):
         return replace(ref, number=f"T{ref.id}")
 
     def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
-        self._request("note", ref.id)
+        fault, _, seconds = self._request("note", ref.id).partition(" ")
+        self.context.before_send()
+        if (ref.id, note.key) in self.tickets.notes:
+            return
+        if fault == "late":
+            self.tickets.late_notes.append((self.tickets.clock.now + float(seconds), ref.id, note.key))
+        else:
+            self.tickets.notes.append((ref.id, note.key))
+        if fault:
+            raise OutcomeUnknown("no answer in time")
+
+    def has_note(self, ref: TicketRef, reference: str, key: str) -> bool:
+        self._request("has_note", ref.id)
+        return (ref.id, key) in self.tickets.notes
 
 
 class PlainRenderer:
@@ -151,6 +171,9 @@ class PlainRenderer:
 
     def render(self, given: RenderInput, *, plain: bool = False) -> Rendered:
         return Rendered(Ticket(given.reference, given.report.id, "title", "text", "notice"))
+
+    def note(self, kind: NoteKind, given: RenderInput, *, key: str, **_: object) -> tuple[Note, tuple[str, ...]]:
+        return Note(key, kind, "text"), ()
 
 
 class NoDetails:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import redis
 import structlog
 
+from bridge.absences import Absences
 from bridge.companies import Companies
 from bridge.delivery import Deliverer, Service, Surroundings
 from bridge.details import Details
@@ -24,7 +25,7 @@ from bridge.dispatcher import Dispatcher
 from bridge.idempotency import IdempotencyStore
 from bridge.leadership import Leadership
 from bridge.leases import RENEW_EVERY, Gate, LeaseKeeper
-from bridge.models import Account, IncidentReport, ReportKey
+from bridge.models import DeliveryState, Account, IncidentReport, ReportKey
 from bridge.probe import Prober
 from bridge.rendering import Renderer
 from connectors.base import ConnectorContext, ConnectorSettings
@@ -45,8 +46,8 @@ class Process:
         self.keeper = LeaseKeeper(self.store, clock=lambda: world.now)
         gate = Gate(self.store, self.keeper, PSA)
         self.prober = Prober(self.store, lambda name: gate.probing())
-        connector = PretendConnector(world.system, self.turnstile, ConnectorContext(before_request=gate))
-        settings = ConnectorSettings(type="pretend", settle=SETTLE)
+        connector = PretendConnector(world.system, self.turnstile, ConnectorContext(gate, gate.before_send))
+        settings = ConnectorSettings(type="pretend", settle=SETTLE, reopen="always")
         self.service = Service(PSA, connector, settings, cast(Renderer, PlainRenderer()), limit=2)
         around = Surroundings(
             {PSA: self.service}, Companies(None, "off"), cast(Details, NoDetails()), lambda: Account(5)
@@ -86,6 +87,8 @@ class World:
         self.settings = "as first configured"
         #: Reports open at the source, with what they say.
         self.open: dict[int, str] = {}
+        #: Reports that are over, by when they ended.
+        self.over: dict[int, float] = {}
         self.records: dict[ReportKey, Seen] = {}
         self.hints: deque[ReportKey] = deque()
         self.steps = 0
@@ -240,8 +243,27 @@ class World:
         reports = [IncidentReport(id, account_id=5, subject=text, severity="low") for id, text in self.open.items()]
         store.observe(leader, [(report, [(PSA, reference(report.id))]) for report in reports])
         self.check(Command("observe"))
-        store.forget_unlisted(started)
+        absences = Absences(store)
+        absences.miss(leader, started, [key for key, _ in absences.unseen(started)])
+        ended = [
+            IncidentReport(id, account_id=5, status="closed", closed_at=datetime.fromtimestamp(at, UTC), severity="low")
+            for id, at in self.over.items()
+        ]
+        pairs = [(report, [(PSA, reference(report.id))]) for report in ended]
+        store.observe(leader, pairs, adopt=not absences.caught_up())
+        absences.catch_up()
+        self.check(Command("observe"))
         self._judge()
+
+    def report(self, report: int, text: str) -> None:
+        """A report opens, once more perhaps, or changes."""
+        self.open[report] = text
+        self.over.pop(report, None)
+
+    def end(self, report: int) -> None:
+        """A report is over."""
+        if self.open.pop(report, None) is not None:
+            self.over[report] = self.now
 
     def dispatch(self) -> None:
         """The dispatcher enqueues what is due."""
@@ -310,7 +332,7 @@ class World:
     def _rests(self) -> bool:
         """Nothing is under way: not in the records, not in the ticket system."""
         still = all(record.phase is Phase.TOLD for record in self.records.values() if record.phase is not Phase.ABSENT)
-        return still and not self.system.late and not self.eye.exists(f"bridge:due:{PSA}", f"bridge:ready:{PSA}")
+        return still and not self.system.late and not self.system.late_notes and not self.eye.exists(f"bridge:due:{PSA}", f"bridge:ready:{PSA}")
 
     def _until_next(self) -> float:
         """Seconds until something is due, at least five."""
@@ -333,11 +355,17 @@ class World:
             assert record.ticket is not None
             require(record.ticket in [each.id for each in made], "the record names a ticket that exists", record, *made)
             delivery = self.hub.store.delivery(key, PSA)
+            assert delivery is not None
+            if "not done" not in delivery.remark:
+                wanted = DeliveryState.CLOSED if key in self.over else DeliveryState.CREATED
+                require(delivery.state is wanted, "the ticket knows whether its report is over", key, delivery)
             if delivery and "not done" not in delivery.remark:
                 kept = self.system.tickets[record.ticket - 1]
                 require(kept.number != "", "the ticket was completed", kept)
             if not any(each.late for each in made):
                 require(record.other_ticket is None, "no second ticket is named where there is none", record)
+        told = Counter(each for each in self.system.notes if each[1] not in ("plain", "duplicate", "details"))
+        require(not told or max(told.values()) == 1, "no note is there twice", told)
         require(not self.eye.zcount(f"bridge:slots:{PSA}", self.now * 1000, "inf"), "no slot is kept")
 
 
