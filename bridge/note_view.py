@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -68,6 +69,16 @@ def make_note_view(
         comment=clean(comment),
         ending=ending,
     )
+
+
+def sample_notes(kind: NoteKind, view: TicketView) -> Iterator[NoteView]:
+    """A note with everything there can be in it, and one with nothing."""
+    changes = (Change("Severity", "low", "critical"), Change("Step added", "", "Delete File (unapproved)"))
+    news = News(changes, text_changed=True, severity_before="low", severity_rose=True)
+    other = TicketRef("42", "T-42", "https://tickets.example.com/42")
+    fate, comment = "The ticket's priority was raised.", "Please isolate the host."
+    yield make_note_view(kind, view, news=news, fate=fate, other=other, comment=comment)
+    yield make_note_view(kind, view, news=None, fate="", other=None, comment="")
 
 
 def _headline(kind: NoteKind, view: TicketView, news: News | None, ending: str) -> str:

@@ -17,8 +17,8 @@ from itertools import count
 from zoneinfo import ZoneInfo
 
 from bridge.models import Account, Agent, CompanyMatch, IncidentReport, Note, Organization, Ticket, TicketRef
-from bridge.news import Change, News, NoteKind
-from bridge.note_view import NoteView, make_note_view
+from bridge.news import News, NoteKind
+from bridge.note_view import NoteView, make_note_view, sample_notes
 from bridge.plain import plain_note, plain_part
 from bridge.render_guard import GUARD, RenderGuard, TicketRendering
 from bridge.sandbox import Job, TemplateFailure, Templates
@@ -281,16 +281,6 @@ def samples() -> Iterator[RenderInput]:
             former=TicketRef("41", "T-41", "https://tickets.example.com/41"),
         )
         yield alone
-
-
-def sample_notes(kind: NoteKind, view: TicketView) -> Iterator[NoteView]:
-    """A note with everything there can be in it, and one with nothing."""
-    changes = (Change("Severity", "low", "critical"), Change("Step added", "", "Delete File (unapproved)"))
-    news = News(changes, text_changed=True, severity_before="low", severity_rose=True)
-    other = TicketRef("42", "T-42", "https://tickets.example.com/42")
-    fate, comment = "The ticket's priority was raised.", "Please isolate the host."
-    yield make_note_view(kind, view, news=news, fate=fate, other=other, comment=comment)
-    yield make_note_view(kind, view, news=None, fate="", other=None, comment="")
 
 
 def _finished(text: str, part: TemplatePart) -> str:

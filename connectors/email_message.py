@@ -19,7 +19,7 @@ from email.utils import format_datetime
 
 from bridge.models import ReportKey
 
-#: Characters of a subject; templates are cut to it earlier.
+#: Characters of a subject; templates are cut to it earlier. A reply's has "Re: " on top.
 SUBJECT_LIMIT = 200
 #: RFC 2045: quoted-printable lines have at most 76 characters.
 _BODY_POLICY = SMTP.clone(max_line_length=76)
@@ -91,7 +91,7 @@ class Message:
         headers = [
             ("From", address(self.sender)),
             ("To", ",\r\n ".join(address(recipient) for recipient in self.recipients)),
-            ("Subject", _subject(self.subject)),
+            ("Subject", _subject(self.subject, SUBJECT_LIMIT + (len("Re: ") if self.thread else 0))),
             ("Date", format_datetime(self.date)),
             ("Message-ID", f"<{self.message_id}>"),
             ("References", f"<{self.thread or self.message_id}>"),
@@ -115,8 +115,8 @@ class Message:
         return body
 
 
-def _subject(text: str) -> str:
-    line = one_line(text)[:SUBJECT_LIMIT].rstrip()
+def _subject(text: str, limit: int) -> str:
+    line = one_line(text)[:limit].rstrip()
     plain = line.isascii() and "=?" not in line and all(len(word) <= _LONGEST_PLAIN_WORD for word in line.split(" "))
     header = Header(line, "us-ascii" if plain else "utf-8", maxlinelen=76, header_name="Subject")
     return header.encode(linesep="\r\n")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from connectors.base import Outcome, Rejected, Unavailable
-from connectors.email_smtp import Connection, Refusal
+from connectors.email_smtp import Connection, Refusal, Server
 from connectors.email_wire import Lost
 
 #: Seconds that a polite good-bye may take.
@@ -68,7 +68,7 @@ class Round:
             connection.hand_over(payload)
         except Refusal as refusal:
             if refusal.ends_connection:
-                raise EndOfRound(Unavailable(f'{connection.server} asks to come back: "{refusal}"')) from None
+                raise EndOfRound(come_back(connection.server, refusal)) from None
             if connection.sock is not None:
                 connection.start_over()
             raise
@@ -91,4 +91,9 @@ def sender_refused(connection: Connection, sender: str, refusal: Refusal) -> Out
     """What a no to `MAIL FROM` means."""
     if refusal.permanent:
         return Rejected(f'{connection.server} refuses mail from {sender}: "{refusal}"')
-    return Unavailable(f'{connection.server} asks to come back: "{refusal}"')
+    return come_back(connection.server, refusal)
+
+
+def come_back(server: Server, refusal: Refusal) -> Unavailable:
+    """What a temporary no means."""
+    return Unavailable(f'{server} asks to come back: "{refusal}"')

@@ -430,7 +430,7 @@ class ConnectorContract:
         connector.note(ref, ticket.reference, Note("status-closed", hostile[:100], hostile))
         assert system.tickets() == before[0], "a note changes nothing but notes"
         (added,) = list(system.notes(ref.id))[len(before[1]) :]
-        assert f"[{ticket.reference}/status-closed]" in added
+        assert added.rstrip().endswith(f"[{ticket.reference}/status-closed]"), "the marker stands at the end"
 
     # Companies
 

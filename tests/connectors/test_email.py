@@ -854,35 +854,166 @@ def test_find_refuses_to_pretend(mailbox: PretendMailbox) -> None:
         mail.link("1", REFERENCE)
 
 
-def test_note_answers_the_ticket_and_is_the_same_when_repeated(mailbox: PretendMailbox) -> None:
-    mail = connector(mailbox.settings())
-    ref = send(mail)
-    note = Note(key="closed/2", title="Incident is over\r\nBcc: evil@example.net", text="Closed.", recipients=(A,))
-    mail.note(ref, REFERENCE, note)
-    mail.note(ref, REFERENCE, note)
+NOTE = Note("ended/2", "Re: CRITICAL - Incident on host-1", "The incident is over.", (A, B))
+NOTE_ID = f"<{REFERENCE}.ended-2@example.com>"
 
-    first, second = (mail.message for mail in mailbox.messages[1:])
-    assert got(mailbox)[1:] == [A, A]
-    assert first["In-Reply-To"] == first["References"] == MESSAGE_ID
-    assert first["Message-ID"] == second["Message-ID"] == f"<{REFERENCE}.closed-2@example.com>"
-    assert first["Subject"] == "Incident is over Bcc: evil@example.net"
-    assert first.get_content() == f"Closed.\n\n[{REFERENCE}/closed/2]\n"
+
+def answer(mail: Email, memory: Memory | None, note: Note = NOTE) -> None:
+    mail.note(TicketRef(f"{REFERENCE}@example.com"), REFERENCE, note, memory)
+
+
+def test_note_is_a_reply_in_the_thread_of_the_first_mail(mailbox: PretendMailbox) -> None:
+    mail = connector(mailbox.settings(recipients=[A, B]))
+    ref = send(mail)
+    mail.note(ref, REFERENCE, NOTE, Memory())
+    mail.note(ref, REFERENCE, Note("ended/3", "Re: another subject", f"Text\n[{REFERENCE}/ended/3] and more"), Memory())
+
+    first, reply, later = (mail.message for mail in mailbox.messages[::2])
+    assert got(mailbox) == [A, B] * 3
+    assert first["References"] == MESSAGE_ID
+    for message, number in ((reply, 2), (later, 3)):
+        assert message["In-Reply-To"] == message["References"] == MESSAGE_ID
+        assert message["Message-ID"] == f"<{REFERENCE}.ended-{number}@example.com>"
+        assert message["To"] == first["To"] == f"{A}, {B}"
+        assert message["Auto-Submitted"] == "auto-generated"
+        assert message.get_content_type() == "text/plain"
+        assert message.get_content().endswith(f"\n\n[{REFERENCE}/ended/{number}]\n")
+    assert reply["Subject"] == f"Re: {first['Subject']}"
+    assert reply.get_content() == f"The incident is over.\n\n[{REFERENCE}/ended/2]\n"
 
 
 @pytest.mark.parametrize(
-    ("fault", "outcome"),
-    [("reject_rcpt_450", Unavailable), ("reject_rcpt_550", Rejected), ("drop_after_dot", OutcomeUnknown)],
+    "title", ["Re: Over\r\nBcc: evil@example.net", "Re: Over\n\n<b>", "Re: =?utf-8?q?=0ABcc=3A?= \u2028x"]
 )
-def test_note_says_what_happened(mailbox: PretendMailbox, fault: MailFaultKind, outcome: type[Outcome]) -> None:
-    mailbox.fault(fault)
-    with pytest.raises(outcome):
-        connector(mailbox.settings()).note(TicketRef("x\r\ny"), REFERENCE, Note("k", "Title", "Text"))
+def test_subject_of_a_reply_stays_inside_its_header(mailbox: PretendMailbox, title: str) -> None:
+    answer(connector(mailbox.settings()), Memory(), Note("k", title, "Text"))
+    [mail] = mailbox.messages
+    assert mail.message["Bcc"] is None
+    assert mail.message["In-Reply-To"] == MESSAGE_ID
+    assert str(mail.message["Subject"]).startswith("Re: ")
+    assert mail.message.get_content() == f"Text\n\n[{REFERENCE}/k]\n"
+
+
+def test_reply_keeps_the_whole_subject_of_the_first_mail(mailbox: PretendMailbox) -> None:
+    mail = connector(mailbox.settings())
+    title = ("CRITICAL - " + "word " * 100)[:183] + f" [{REFERENCE}]"
+    send(mail, title=title)
+    answer(mail, Memory(), Note("k", f"Re: {title}", "Text"))
+    first, reply = (each.message["Subject"] for each in mailbox.messages)
+    assert len(title) == 200
+    assert (first, reply) == (title, f"Re: {title}")
+
+
+def test_note_without_a_title_or_a_known_first_mail_is_sent_all_the_same(mailbox: PretendMailbox) -> None:
+    connector(mailbox.settings()).note(TicketRef("x\r\ny"), REFERENCE, Note("k", "\n", "Text"), Memory())
+    [mail] = mailbox.messages
+    assert mail.message["Subject"] == f"[{REFERENCE}/k]"
+    assert mail.message["In-Reply-To"] == MESSAGE_ID
+
+
+def test_repeated_note_goes_to_nobody_who_has_it(mailbox: PretendMailbox) -> None:
+    memory = Memory()
+    mail = connector(mailbox.settings())
+    answer(mail, memory)
+    answer(mail, memory)
+    assert mailbox.asked == [A, B]
+    assert mailbox.connections == 1
+
+
+def test_note_that_nobody_remembers_goes_to_all_again(mailbox: PretendMailbox) -> None:
+    mail = connector(mailbox.settings())
+    for _ in range(2):
+        answer(mail, None)
+    assert got(mailbox) == [A, B, A, B]
+    assert {each.message["Message-ID"] for each in mailbox.messages} == {NOTE_ID}
+
+
+def test_note_is_the_same_mail_whenever_it_is_sent(mailbox: PretendMailbox) -> None:
+    memory = Memory({"date": "2026-03-02T08:15:42+00:00"})
+    mailbox.fault("reject_rcpt_450", recipient=A)
+    mail = connector(mailbox.settings())
+    with pytest.raises(Unavailable, match=r"a@example\.com: .*busy.*1 of 2 recipients have it"):
+        answer(mail, memory)
+    answer(connector(mailbox.settings()), memory)
+    assert got(mailbox) == [B, A]
+    assert len({each.raw for each in mailbox.messages}) == 1
+    assert mailbox.messages[0].message["Date"] == "Mon, 02 Mar 2026 08:15:42 +0000"
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "says", "copies"),
+    [
+        ("reject_rcpt_450", Unavailable, "450 4.2.1 mailbox busy", [B, A]),
+        ("reject_rcpt_550", Rejected, r"a@example\.com: .*user unknown", [B, A]),
+        ("drop_after_dot", OutcomeUnknown, "may have arrived", [A, B, A]),
+        ("lose_after_dot", OutcomeUnknown, "may have arrived", [B, A]),
+    ],
+)
+def test_repeated_note_goes_only_to_who_has_not_got_it(
+    mailbox: PretendMailbox, fault: MailFaultKind, outcome: type[Outcome], says: str, copies: list[str]
+) -> None:
+    mailbox.fault(fault, recipient=A)
+    memory = Memory()
+    mail = connector(mailbox.settings())
+    with pytest.raises(outcome, match=says):
+        answer(mail, memory)
+    answer(mail, memory)
+    assert got(mailbox) == copies
+    assert len({each.raw for each in mailbox.messages}) == 1
+    assert memory.values | {"date": ""} == {"date": "", A: "sent", B: "sent"}
+
+
+def test_lost_answer_to_a_note_is_resent_once_then_held(mailbox: PretendMailbox) -> None:
+    mailbox.fault("drop_after_dot", times=None, recipient=A)
+    memory = Memory()
+    mail = connector(mailbox.settings())
+    with pytest.raises(OutcomeUnknown):
+        answer(mail, memory)
+    for _ in range(2):
+        with pytest.raises(Held, match=re.escape(NOTE_ID)):
+            answer(mail, memory)
+    assert got(mailbox) == [A, B, A]
+
+    with pytest.raises(Held):
+        answer(connector(mailbox.settings(on_unknown="hold")), Memory())
+    assert got(mailbox)[3:] == [A, B]
+
+
+@pytest.mark.parametrize(
+    ("dies_at", "first", "second"),
+    [
+        ("sending", [], [A, B]),  # killed right before the final dot: nothing was taken
+        ("sent", [A], [A, B, A]),  # killed right after the answer: in doubt, sent again, after the others
+    ],
+)
+def test_worker_killed_in_mid_note(mailbox: PretendMailbox, dies_at: str, first: list[str], second: list[str]) -> None:
+    memory = Memory(dies_at=dies_at)
+    with pytest.raises(Unavailable, match="lease"):
+        answer(connector(mailbox.settings()), memory)
+    assert got(mailbox) == first
+
+    memory.dies_at = ""
+    answer(connector(mailbox.settings()), memory)
+    assert got(mailbox) == second
+    assert len({each.raw for each in mailbox.messages}) == 1
+
+
+def test_worker_killed_between_two_recipients_of_a_note(mailbox: PretendMailbox) -> None:
+    memory = Memory()
+    mailbox.fault("hang_rcpt", recipient=B)
+    with pytest.raises(Unavailable):
+        answer(connector(mailbox.settings(timeout=0.6)), memory)
+    assert (got(mailbox), memory.values[A]) == ([A], "sent")
+    answer(connector(mailbox.settings()), Memory(dict(memory.values)))
+    assert got(mailbox) == [A, B]
 
 
 def test_recipients_from_the_organizations_file_are_checked() -> None:
     mail = connector(PretendMailbox(port=25).settings())
     with pytest.raises(Misconfigured, match=r"organization 12 .*no @"):
         mail.prepare(ticket(recipients=("nobody",), organization=Organization(12)))
+    with pytest.raises(Misconfigured, match=r"organizations file: .*no @"):
+        answer(mail, Memory(), Note("k", "Title", "Text", ("nobody",)))
     with pytest.raises(Rejected, match="Message-ID"):
         mail.prepare(ticket(reference="a\r\nb"))
 
