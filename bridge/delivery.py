@@ -14,7 +14,7 @@ from bridge import notes, reconcile
 from bridge.companies import Companies
 from bridge.details import Details
 from bridge.following import Following
-from bridge.idempotency import Claim, Gate, IdempotencyStore, look_up_offsets
+from bridge.idempotency import Claim, Gate, IdempotencyStore, look_up_offsets, note_prefix
 from bridge.leases import STEP_MARGIN, Lease, LeaseKeeper
 from bridge.models import Account, DeliveryState, Note, ReportKey, Ticket, TicketRef, nothing_but
 from bridge.news import News, NoteKind, facts
@@ -29,7 +29,6 @@ from connectors.base import (
     Misconfigured,
     Outcome,
     OutcomeUnknown,
-    Progress,
     Rejected,
     Unavailable,
 )
@@ -70,19 +69,22 @@ class Surroundings:
 
 
 class _Progress:
-    """`connectors.base.Progress` on the store."""
+    """`connectors.base.Progress` on the store; `prefix` keeps what belongs to one note apart."""
 
-    def __init__(self, store: IdempotencyStore, claim: Claim) -> None:
+    def __init__(self, store: IdempotencyStore, claim: Claim, prefix: str = "") -> None:
         self.store = store
         self.claim = claim
-        self.saved = dict(claim.progress)
+        self.prefix = prefix
+        self.saved = {
+            name.removeprefix(prefix): value for name, value in claim.progress.items() if name.startswith(prefix)
+        }
 
     def get(self) -> Mapping[str, str]:
         return self.saved
 
     def save(self, key: str, value: str) -> None:
         try:
-            saved = self.store.save_progress(self.claim, key, value)
+            saved = self.store.save_progress(self.claim, self.prefix + key, value)
         except redis.RedisError as error:
             raise Unavailable("the store (Redis) does not answer; progress cannot be saved") from error
         if not saved:
@@ -179,7 +181,6 @@ class Turn:
         self.recorded: TicketRef | None = claim.ticket
         #: What is being done to a ticket that exists, for the reason why it waits.
         self.doing = ""
-        self.progress = _Progress(self.store, claim)
         #: Are details of organization or host still to come?
         self.details_late = False
 
@@ -329,7 +330,7 @@ class Turn:
         self.in_doubt = False
         self.sending = True
         self.request_step()
-        made = self.connector.create(prepared, self.progress)
+        made = self.connector.create(prepared, _Progress(self.store, self.claim))
         todo = self.after_creating()
         if self.details_late:
             todo.add("details")
@@ -473,9 +474,9 @@ class Turn:
                 wanted = self.follow(item, ref, ticket)
             except redis.RedisError:
                 raise
-            except Rejected as refusal:
+            except (Rejected, Held) as refusal:
                 done.add(item)
-                self.store.record(self.claim, ref, remark=f"{notes.WHAT[item]} was refused: {refusal}", keep=True)
+                self.store.record(self.claim, ref, remark=f"{notes.WHAT[item]} failed: {refusal}", keep=True)
             except Exception as error:
                 outcome = error if isinstance(error, Outcome) else self.internal(error)
                 wanted = reconcile.back_off(self.claim.failures, self.bounds(outcome), self.draw)
@@ -522,10 +523,11 @@ class Turn:
             self.note(kept, notes.duplicate(other))
         return None
 
-    def note(self, ref: TicketRef, note: Note, progress: Progress | None = None, reference: str = "") -> None:
+    def note(self, ref: TicketRef, note: Note, reference: str = "") -> None:
         """Adds a note to `ref`, which carries the given reference, else the claim's."""
         organization_id = self.claim.report.organization_id if self.claim.report else None
         recipients = self.around.companies.recipients(self.service.name, organization_id)
+        progress = _Progress(self.store, self.claim, note_prefix(note.key))
         self.request_step()
         self.connector.note(ref, reference or self.claim.reference, replace(note, recipients=recipients), progress)
 

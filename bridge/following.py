@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -51,30 +50,6 @@ class Plan:
     @classmethod
     def read(cls, text: str) -> Plan:
         return cls(**json.loads(text))
-
-
-class _NoteProgress:
-    """`connectors.base.Progress` for one note; its keys are apart from those of the create and of other notes."""
-
-    def __init__(self, turn: Turn, key: str) -> None:
-        self.turn = turn
-        self.prefix = prefix_of(key)
-        saved = turn.claim.progress
-        self.saved = {
-            name.removeprefix(self.prefix): value for name, value in saved.items() if name.startswith(self.prefix)
-        }
-
-    def get(self) -> Mapping[str, str]:
-        return self.saved
-
-    def save(self, key: str, value: str) -> None:
-        self.turn.progress.save(self.prefix + key, value)
-        self.saved[key] = value
-
-
-def prefix_of(key: str) -> str:
-    """Start of everything that the note with `key` keeps in the store."""
-    return f"note:{key}:"
 
 
 class Following:
@@ -240,7 +215,7 @@ class Following:
         if not self.store.plan(claim, plan.as_json(), sending=True):
             raise Unavailable("this worker lost its lease on the delivery; whoever holds it now goes on")
         try:
-            self.turn.note(self.ref, Note(plan.key, plan.title, plan.text), _NoteProgress(self.turn, plan.key))
+            self.turn.note(self.ref, Note(plan.key, plan.title, plan.text))
         except (Rejected, Held) as refused:
             self.look()  # a ticket that is gone takes no note either
             self.log.warning("note refused", ticket_id=self.ref.id, reason=str(refused))
@@ -262,7 +237,7 @@ class Following:
             facts=plan.facts,
             ended=True,
             remark="; ".join(filter(None, (remark, plan.remark))),
-            progress=prefix_of(plan.key),
+            told_note=plan.key,
         )
         self.store.release(self.claim)
 
@@ -274,7 +249,7 @@ class Following:
             state={"end": DeliveryState.CLOSED, "reopen": DeliveryState.CREATED}.get(plan.step),
             ended={"end": True, "reopen": False}.get(plan.step),
             remark=plan.remark if plan.remark or plan.step == "reopen" else None,
-            progress=prefix_of(plan.key) if plan.key else "",
+            told_note=plan.key,
         )
         self.store.release(self.claim)
 

@@ -148,6 +148,11 @@ class Pause:
     report_id: ReportKey | None
 
 
+def note_prefix(key: str) -> str:
+    """Start of everything that the note with `key` keeps among a delivery's progress."""
+    return f"note:{key}:"
+
+
 def look_up_offsets(settle: float) -> tuple[float, ...]:
     """Seconds after a doubtful create at which to look it up; the last one is `settle`."""
     return (*(offset for offset in LOOK_UP_AFTER if offset < settle), settle)
@@ -584,11 +589,11 @@ class IdempotencyStore:
         ended: bool | None = None,
         remark: str | None = None,
         statuses: Iterable[str] = (),
-        progress: str = "",
+        told_note: str = "",
     ) -> bool:
         """The ticket was told version `told`, which ends the plan, or seen in `statuses`. False: the claim is lost.
 
-        `progress`: prefix of what the note kept, which goes.
+        `told_note`: key of the note; what was kept while it was sent goes.
         """
         change = {
             "told": told,
@@ -597,7 +602,7 @@ class IdempotencyStore:
             "ended": ended,
             "remark": remark,
             "statuses": list(statuses) or None,
-            "progress": progress or None,
+            "progress": note_prefix(told_note) if told_note else None,
         }
         change = {key: value for key, value in change.items() if value is not None}
         return bool(self.script("tell", claim.report_id, claim.connector, claim.token, json.dumps(change)))

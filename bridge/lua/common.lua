@@ -99,17 +99,19 @@ local function let_go(key, connector, report)
   wake()
 end
 
--- Is there anything to do for a delivery whose report has this version?
-local function unfinished(connector, report, version)
-  local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'todo', 'plan', 'told', 'considered')
+-- Is there anything to do for a delivery?
+local function unfinished(connector, report)
+  local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'todo', 'plan', 'told', 'considered', 'ended_at')
   if its[1] == 'pending' or its[1] == 'creating' then return true end
   if its[1] ~= 'created' and its[1] ~= 'closed' then return false end
-  return (its[2] or '[]') ~= '[]' or (its[3] or '') ~= '' or version > math.max(num(its[4]), num(its[5]))
+  if (its[2] or '[]') ~= '[]' or (its[3] or '') ~= '' then return true end
+  local now_is = redis.call('HMGET', P .. 'report:' .. report, 'version', 'over')
+  return num(now_is[1]) > math.max(num(its[4]), num(its[5])) or (now_is[2] == '1') ~= (its[6] and true or false)
 end
 
 -- The poller's safety net: what has something to do, and has no owner, must be scheduled.
-local function heal(connector, report, version)
-  if unfinished(connector, report, version) and redis.call('HEXISTS', delivery_key(connector, report), 'owner') == 0
+local function heal(connector, report)
+  if unfinished(connector, report) and redis.call('HEXISTS', delivery_key(connector, report), 'owner') == 0
     and not redis.call('ZSCORE', P .. 'due:' .. connector, report)
     and not redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
     schedule(connector, report, now)

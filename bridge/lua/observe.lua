@@ -10,7 +10,8 @@ local key = P .. 'report:' .. report
 local changed = redis.call('HGET', key, 'digest') ~= digest
 if changed then
   redis.call('HINCRBY', key, 'version', 1)
-  redis.call('HSET', key, 'digest', digest, 'snapshot', snapshot, 'organization', organization, 'severity', severity)
+  redis.call('HSET', key, 'digest', digest, 'snapshot', snapshot, 'organization', organization, 'severity', severity,
+    'over', over and 1 or 0)
   redis.call('HSETNX', key, 'seen_at', int(now))
 end
 if over then

@@ -59,7 +59,7 @@ if paused_until(connector) <= now then redis.call('DEL', P .. 'pause:' .. connec
 local keep = ARGV[17] == '1' and delivery.owner == token
 if not keep and (not delivery.owner or delivery.owner == token) then
   let_go(key, connector, report)
-  if unfinished(connector, report, num(redis.call('HGET', P .. 'report:' .. report, 'version'))) then
+  if unfinished(connector, report) then
     schedule(connector, report, now)
   else
     unschedule(connector, report)

@@ -43,8 +43,7 @@ if change.delay then
 else
   redis.call('HDEL', key, 'next_at')
   -- Something may have been added to what is to do while this turn was under way.
-  local version = num(redis.call('HGET', P .. 'report:' .. report, 'version'))
-  if (state == 'created' or state == 'closed') and unfinished(connector, report, version) then
+  if (state == 'created' or state == 'closed') and unfinished(connector, report) then
     schedule(connector, report, now)
   else
     unschedule(connector, report)

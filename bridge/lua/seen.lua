@@ -6,8 +6,7 @@ if not leads('poller', ARGV[3]) then return 'deposed' end
 local wanted = {}
 for _, item in ipairs(cjson.decode(ARGV[4])) do
   local report, digest, connectors = item[1], item[2], item[3]
-  local its = redis.call('HMGET', P .. 'report:' .. report, 'digest', 'version')
-  local known = its[1] == digest
+  local known = redis.call('HGET', P .. 'report:' .. report, 'digest') == digest
   for _, connector in ipairs(connectors) do
     known = known and redis.call('EXISTS', delivery_key(connector, report)) == 1
   end
@@ -15,7 +14,7 @@ for _, item in ipairs(cjson.decode(ARGV[4])) do
     if redis.call('ZSCORE', P .. 'open', report) or redis.call('ZSCORE', P .. 'missing', report) then listed(report) end
   elseif known then
     listed(report)
-    for _, connector in ipairs(connectors) do heal(connector, report, num(its[2])) end
+    for _, connector in ipairs(connectors) do heal(connector, report) end
   else
     wanted[#wanted + 1] = report
   end

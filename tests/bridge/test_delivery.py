@@ -877,7 +877,7 @@ def test_what_a_follow_up_is_refused_is_said_and_left(make: MakeStage, systems: 
     stage.work()
     delivery = stage.delivery(1, "desk")
     assert (delivery.state, delivery.todo) == (DeliveryState.CREATED, ())
-    assert "was refused: Autotask refused: Notes are closed." in delivery.reason
+    assert "failed: Autotask refused: Notes are closed." in delivery.reason
     assert stage.store.scheduled("desk") == 0
 
 

@@ -27,7 +27,7 @@ REQUEST_FAULTS = ("refused", "time-out", "misconfigured")
 #: seconds; it is carried out and no search shows it for so many seconds; or the system says no.
 CREATE_FAULTS = (*REQUEST_FAULTS, "answer lost", "late 5", "late 29", "late 58", "hidden 20", "hidden 58", "rejected")
 
-#: What may go wrong with a note: beside what may with any request, it is added and the answer is lost, at once or later.
+#: What may go wrong with a note: beside those, it is added and the answer is lost, at once or after so many seconds.
 NOTE_FAULTS = (*REQUEST_FAULTS, "answer lost", "late 5", "late 29")
 
 
@@ -168,6 +168,6 @@ class SteppedRedis(redis.Redis):
             return Command(str(args[0]).lower())
         name = self.loaded[args[1]]
         own = args[6:]
-        if name not in ("claim", "begin_create", "record", "release", "progress"):
+        if name not in ("claim", "begin_create", "record", "release", "progress", "plan", "tell", "anew", "drop"):
             return Command(name)
         return Command(name, int(own[0]), own[2], int(own[3]) if name == "record" else None)

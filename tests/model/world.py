@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import redis
@@ -25,7 +26,7 @@ from bridge.dispatcher import Dispatcher
 from bridge.idempotency import IdempotencyStore
 from bridge.leadership import Leadership
 from bridge.leases import RENEW_EVERY, Gate, LeaseKeeper
-from bridge.models import DeliveryState, Account, IncidentReport, ReportKey
+from bridge.models import Account, DeliveryState, IncidentReport, ReportKey
 from bridge.probe import Prober
 from bridge.rendering import Renderer
 from connectors.base import ConnectorContext, ConnectorSettings
@@ -251,8 +252,8 @@ class World:
         ]
         pairs = [(report, [(PSA, reference(report.id))]) for report in ended]
         store.observe(leader, pairs, adopt=not absences.caught_up())
-        absences.catch_up()
         self.check(Command("observe"))
+        absences.catch_up()
         self._judge()
 
     def report(self, report: int, text: str) -> None:
@@ -332,7 +333,12 @@ class World:
     def _rests(self) -> bool:
         """Nothing is under way: not in the records, not in the ticket system."""
         still = all(record.phase is Phase.TOLD for record in self.records.values() if record.phase is not Phase.ABSENT)
-        return still and not self.system.late and not self.system.late_notes and not self.eye.exists(f"bridge:due:{PSA}", f"bridge:ready:{PSA}")
+        return (
+            still
+            and not self.system.late
+            and not self.system.late_notes
+            and not self.eye.exists(f"bridge:due:{PSA}", f"bridge:ready:{PSA}")
+        )
 
     def _until_next(self) -> float:
         """Seconds until something is due, at least five."""
