@@ -11,6 +11,7 @@ import redis
 import structlog
 
 from bridge import notes, reconcile
+from bridge.arrivals import COMMENT, Arrivals
 from bridge.companies import Companies
 from bridge.details import Details
 from bridge.idempotency import Claim, Gate, IdempotencyStore, look_up_offsets
@@ -304,7 +305,7 @@ class Turn:
             ),
             plain=reconcile.plainly(self.claim),
         )
-        todo = {"complete"}
+        todo = {"complete", *Arrivals(self.store).comments(self.claim.report_id)}
         if late:
             todo.add("details")
         remarks = list(rendered.problems)
@@ -412,6 +413,10 @@ class Turn:
             other = self.claim.other_ticket or (delivery.other_ticket if delivery else "")
             kept = delivery.ticket if delivery and delivery.ticket else ref
             self.note(kept, notes.duplicate(other))
+        elif item.startswith(COMMENT):
+            key, text = Arrivals(self.store).comment(self.claim.report_id, item)
+            if text:
+                self.note(ref, notes.comment(key, text))
         return None
 
     def note(self, ref: TicketRef, note: Note) -> None:

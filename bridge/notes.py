@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from bridge.models import Agent, Note, Organization
+from bridge.text import prose, quoted
+
+
+class _What(dict[str, str]):
+    """Names of things to do. A comment is one of its own each, with a name made for it (`bridge.arrivals`)."""
+
+    def __missing__(self, item: str) -> str:
+        if not item.startswith("comment-"):
+            raise KeyError(item)
+        return self["comment"]
+
 
 #: What each thing still to be done to a ticket is called in sentences.
-WHAT = {
-    "complete": "completing the ticket (number, link, host)",
-    "verify": "looking up the new ticket by its reference",
-    "details": "the note with organization and host details",
-    "plain": "the note on the plain rendering",
-    "duplicate": "the note on a second ticket",
-}
+WHAT = _What(
+    {
+        "complete": "completing the ticket (number, link, host)",
+        "verify": "looking up the new ticket by its reference",
+        "details": "the note with organization and host details",
+        "plain": "the note on the plain rendering",
+        "duplicate": "the note on a second ticket",
+        "comment": "the note with a comment from Huntress",
+    }
+)
 
 
 def details(organization: Organization | None, agent: Agent | None) -> Note:
@@ -44,3 +58,8 @@ def duplicate(other: str) -> Note:
     """A second ticket carries the same reference."""
     text = f"Ticket {other} carries the same Huntress reference. This one, with the lower id, is kept up to date."
     return Note("duplicate", "Second ticket for the same report", text)
+
+
+def comment(key: str, text: str) -> Note:
+    """What somebody wrote on the report in Huntress, word for word."""
+    return Note(key, "Comment in Huntress", f"A comment on this report in Huntress:\n\n{quoted(prose(text))}")
