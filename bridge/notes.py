@@ -62,4 +62,6 @@ def duplicate(other: str) -> Note:
 
 def comment(key: str, text: str) -> Note:
     """What somebody wrote on the report in Huntress, word for word."""
-    return Note(key, "Comment in Huntress", f"A comment on this report in Huntress:\n\n{quoted(prose(text))}")
+    # A marker in it would pass for that of another note, which would then never be added.
+    words = prose(text).replace("[huntress-", "[ huntress-")
+    return Note(key, "Comment in Huntress", f"A comment on this report in Huntress:\n\n{quoted(words)}")

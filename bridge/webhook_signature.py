@@ -18,7 +18,7 @@ TOLERANCE = 300.0
 #: What every signing secret starts with.
 PREFIX = "whsec_"
 
-# Svix' ids look like msg_2b8xHGZmvCqqTNtL7QTJVTbRyv8; the scheme leaves them open but for the full stop that it joins by.
+# Svix' ids look like msg_2b8xHGZmvCqqTNtL7QTJVTbRyv8; the scheme forbids only the full stop, by which it joins.
 _ID = re.compile(r"[!-\-/-~]{1,128}")
 
 
@@ -38,7 +38,7 @@ def signing_key(secret: str) -> bytes:
         key = b""
     if not key or not secret.startswith(PREFIX):
         raise ValueError(
-            f"is not a webhook's signing secret; View Signing Secret in the Huntress portal shows it: {PREFIX}, then base64"
+            f"is no webhook's signing secret; the Huntress portal shows it (View Signing Secret): {PREFIX}, then base64"
         )
     return key
 
