@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import structlog
@@ -16,6 +17,9 @@ log = structlog.get_logger(__name__)
 
 #: Threads that answer.
 THREADS = 4
+
+# It warns of every request that waits for a thread, and anybody can send many.
+logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
 class WebServer:
