@@ -11,6 +11,7 @@ import redis
 import structlog
 
 from bridge import notes, reconcile
+from bridge.arrivals import COMMENT, Arrivals
 from bridge.companies import Companies
 from bridge.details import Details
 from bridge.following import Following
@@ -211,7 +212,7 @@ class Turn:
 
     def leave_off(self) -> None:
         """Workers end over this ticket: what is to be done to it is not done any more."""
-        left = ", ".join([*(notes.WHAT[item] for item in sorted(self.claim.todo)), *self.untold()])
+        left = ", ".join([*(notes.what(item) for item in sorted(self.claim.todo)), *self.untold()])
         self.log.error("given up: workers end over this ticket again and again", left=left)
         remark = f"{self.claim.lapsed} workers in a row ended over this ticket; not done: {left}"
         over = self.claim.report is not None and self.claim.report.over
@@ -271,6 +272,8 @@ class Turn:
     def after_creating(self) -> set[str]:
         """What a ticket that was just made still needs."""
         todo = {"complete"}
+        if self.claim.former is None:
+            todo.update(Arrivals(self.store).comments(self.claim.report_id))
         if type(self.connector).look is not Connector.look:
             todo.add("status")
         if self.claim.former is not None:
@@ -476,11 +479,11 @@ class Turn:
                 raise
             except (Rejected, Held) as refusal:
                 done.add(item)
-                self.store.record(self.claim, ref, remark=f"{notes.WHAT[item]} failed: {refusal}", keep=True)
+                self.store.record(self.claim, ref, remark=f"{notes.what(item)} failed: {refusal}", keep=True)
             except Exception as error:
                 outcome = error if isinstance(error, Outcome) else self.internal(error)
                 wanted = reconcile.back_off(self.claim.failures, self.bounds(outcome), self.draw)
-                problem = f"the ticket exists; {notes.WHAT[item]} waits: {outcome}"
+                problem = f"the ticket exists; {notes.what(item)} waits: {outcome}"
                 self.pause_for(outcome)
                 wait = wanted if wait is None else min(wait, wanted)
             else:
@@ -521,6 +524,10 @@ class Turn:
             other = self.claim.other_ticket or (delivery.other_ticket if delivery else "")
             kept = delivery.ticket if delivery and delivery.ticket else ref
             self.note(kept, notes.duplicate(other))
+        elif item.startswith(COMMENT):
+            key, text = Arrivals(self.store).comment(self.claim.report_id, item)
+            if text:
+                self.note(ref, self.rendered_note(NoteKind.COMMENT, key=key, comment=text)[0])
         return None
 
     def note(self, ref: TicketRef, note: Note, reference: str = "") -> None:

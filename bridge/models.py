@@ -293,7 +293,7 @@ class Delivery:
     next_attempt_at: float | None
     updated_at: float
     severity: str = ""
-    #: What is still to be done to the ticket: `complete`, `verify`, `details`, `plain`, `duplicate`.
+    #: What is still to be done to the ticket: `complete`, `verify`, `details`, `plain`, `duplicate`, `comment-…`.
     todo: tuple[str, ...] = ()
     #: Id of a second ticket that carries the same reference.
     other_ticket: str = ""

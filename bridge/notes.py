@@ -5,7 +5,7 @@ from __future__ import annotations
 from bridge.models import Agent, Note, Organization
 
 #: What each thing still to be done to a ticket is called in sentences.
-WHAT = {
+_WHAT = {
     "complete": "completing the ticket (number, link, host)",
     "verify": "looking up the new ticket by its reference",
     "details": "the note with organization and host details",
@@ -13,6 +13,7 @@ WHAT = {
     "duplicate": "the note on a second ticket",
     "status": "looking at the ticket's first status",
     "continued": "the note on the former ticket",
+    "comment": "the note with a comment from Huntress",
 }
 
 #: What each step that follows a report is called in sentences.
@@ -21,6 +22,11 @@ STEPS = {
     "end": "telling the ticket that its report is over",
     "reopen": "telling the ticket that its report is open again",
 }
+
+
+def what(item: str) -> str:
+    """What a thing still to be done to a ticket is called; each comment is one of its own (`bridge.arrivals`)."""
+    return _WHAT[item.partition("-")[0]]
 
 
 def details(organization: Organization | None, agent: Agent | None) -> Note:

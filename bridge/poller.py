@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import redis
 import structlog
 
+from bridge.arrivals import Arrivals
 from bridge.bookkeeping import Bookkeeping
 from bridge.ends import PATIENCE as PATIENCE_FOR_ENDS
 from bridge.ends import Ends
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between readings of the whole list of organizations: so long waits a new one where each is listed by itself.
 ORGANIZATIONS_EVERY = 300.0
+#: Seconds between the starts of two cycles, at the least, when webhooks ask for them.
+WANTED_EVERY = 10.0
 #: Reports written to the store in one go.
 BATCH = 500
 #: Seconds that the poller's loop may stand still before another process takes over.
@@ -106,6 +109,15 @@ class Poller:
             self.leadership.alive()
             stopping.wait(min(left, 2.0))
             left -= 2.0
+            if started is not None and self._wanted(started):
+                return
+
+    def _wanted(self, started: float) -> bool:
+        """Did an event come after the last cycle's start, and is that long enough ago?"""
+        with suppress(redis.RedisError):
+            at, now = Arrivals(self.store).polling_wanted(), self.store.now()
+            return at is not None and started < at <= now and now - started >= WANTED_EVERY
+        return False
 
     def cycle(self, stopping: threading.Event | None = None) -> Cycle:
         """One look at everything. Raises `Deposed` and `redis.RedisError`; the source's errors are in the result."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr, SerializeAsAny
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.settings_reading import CONFIG_VARIABLE, ConfigurationError, read_toml
-from bridge.settings_types import BaseUrl, HeartbeatUrl, PortalUrl, RedisUrl, ZoneName
+from bridge.settings_types import BaseUrl, HeartbeatUrl, PortalUrl, RedisUrl, SigningSecret, ZoneName
 from connectors.base import ConnectorSettings, NotBefore, ProxyUrl, SettingsModel
 
 if TYPE_CHECKING:
@@ -91,6 +91,13 @@ class WebSettings(SettingsModel):
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
 
 
+class WebhooksSettings(SettingsModel):
+    """Events that the source sends by itself, taken by `web` at `/webhooks/huntress`."""
+
+    #: As the portal's View Signing Secret shows it; empty: no webhook is taken.
+    secret: SigningSecret = SecretStr("")
+
+
 class OrganizationsSettings(SettingsModel):
     """Which organizations are served, and as which company."""
 
@@ -132,6 +139,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
     web: WebSettings = WebSettings()
+    webhooks: WebhooksSettings = WebhooksSettings()
     organizations: OrganizationsSettings = OrganizationsSettings()
     alerts: AlertsSettings = AlertsSettings()
     #: Connectors by name; each value is an instance of its connector's own settings class.
@@ -282,6 +290,7 @@ __all__ = [
     "RedisSettings",
     "Settings",
     "WebSettings",
+    "WebhooksSettings",
     "WorkerSettings",
     "configuration_files",
     "heartbeat_secrets",

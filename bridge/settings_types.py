@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, SecretStr, ValidationInfo
 
+from bridge.webhook_signature import signing_key
 from connectors.addresses import is_loopback
 
 #: What `huntress.portal_url` may contain in braces.
@@ -95,6 +96,12 @@ def _redis_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _signing_secret(secret: SecretStr) -> SecretStr:
+    if secret.get_secret_value():
+        signing_key(secret.get_secret_value())
+    return secret
+
+
 #: An IANA time zone.
 ZoneName = Annotated[str, AfterValidator(_zone_name)]
 #: Where the source's API is, without a slash at the end. Judged by an `insecure_http` that stands before it.
@@ -105,3 +112,5 @@ PortalUrl = Annotated[str, AfterValidator(_portal_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 #: Where a monitor waits for signs of life; secret, because such a URL carries a token. Judged as `BaseUrl` is.
 HeartbeatUrl = Annotated[SecretStr, AfterValidator(_heartbeat_url)]
+#: What webhooks are signed with; empty: none are taken.
+SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
@@ -10,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from bridge.demo.autotask import PretendAutotask
 from bridge.demo.connectwise import PretendConnectWise
 from bridge.demo.huntress import PretendHuntress
 from bridge.demo.mailbox import PretendMailbox
+from bridge.demo.webhook_sender import SECRET, WebhookSender
 
 #: Seconds between incidents of the demo, after the first few that are there from the start.
 INCIDENT_EVERY = 4.0
@@ -44,6 +46,8 @@ class PretendWorld:
     autotask: PretendAutotask
     mailbox: PretendMailbox
     made: int = 0
+    #: Tells the bridge of each report at once, beside the listings; None: nobody does.
+    sender: WebhookSender | None = None
 
     def incident(self) -> None:
         """One more report is sent; organizations, hosts and kinds take turns."""
@@ -54,8 +58,12 @@ class PretendWorld:
             ]
             agent = None if self.made % 5 == 4 else agents[self.made % len(agents)]
             number = FIRST_REPORT_ID + self.made
-            self.huntress.reports[number] = scenario.incident(number, organization, agent, datetime.now(UTC))
+            raw = scenario.incident(number, organization, agent, datetime.now(UTC))
+            self.huntress.reports[number] = raw
         self.made += 1
+        if self.sender is not None:
+            with suppress(OSError, http.client.HTTPException):  # the next poll finds it as well
+                self.sender.send("incident_report.created", raw)
 
     def tables(self) -> dict[str, Any]:
         """The configuration that points at this world."""
@@ -128,7 +136,13 @@ def run_demo(seconds: float | None) -> int:
         signal.signal(number, lambda *_: stop.set())
     with tempfile.TemporaryDirectory(prefix="huntress-bridge-demo-") as folder, pretend_world() as world:
         port = free_port(8080)
-        tables = {"data_dir": f"{folder}/data", "poll": {"interval": 1}, "web": {"port": port}, **world.tables()}
+        tables = {
+            "data_dir": f"{folder}/data",
+            "poll": {"interval": 1},
+            "web": {"port": port},
+            "webhooks": {"secret": SECRET},
+            **world.tables(),
+        }
         path = Path(folder) / "bridge.toml"
         path.write_text(toml(tables), encoding="utf-8")
         path.chmod(0o600)
@@ -137,6 +151,7 @@ def run_demo(seconds: float | None) -> int:
         with Runtime(load(path, environ={})) as runtime:
             process = Process(runtime, ("poller", "worker", "web"))
             process.start()
+            world.sender = WebhookSender(f"http://127.0.0.1:{port}/webhooks/huntress")
             click.echo("Pretend Huntress, ConnectWise, Autotask and mailbox on loopback; the bridge runs between them.")
             click.echo(f"status: http://127.0.0.1:{port}/status     end with ctrl-C")
             try:

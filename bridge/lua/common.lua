@@ -73,6 +73,14 @@ local function add_status(key, status)
   redis.call('HSET', key, 'statuses', cjson.encode(known))
 end
 
+-- A delivery that is still to be made, due now.
+local function deliver(connector, report, reference, order, organization, severity)
+  redis.call('HSET', delivery_key(connector, report), 'reference', reference, 'order', order, 'created_at', int(now),
+    'organization', organization, 'severity', severity, 'attempts', 0)
+  set_state(connector, report, 'pending')
+  schedule(connector, report, now)
+end
+
 local function purge_slots(group)
   redis.call('ZREMRANGEBYSCORE', P .. 'slots:' .. group, '-inf', int(now))
   redis.call('ZREMRANGEBYSCORE', P .. 'slots:' .. group, '(' .. int(now + LONGEST_LEASE), '+inf')

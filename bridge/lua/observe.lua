@@ -29,11 +29,8 @@ for _, pair in ipairs(connectors) do
   local its = redis.call('HMGET', delivery, 'state', 'owner', 'kind', 'adopt')
   if not its[1] then
     if not over or adopt then
-      redis.call('HSET', delivery, 'reference', reference, 'order', order, 'created_at', int(now), 'organization', organization,
-        'severity', severity, 'attempts', 0)
+      deliver(connector, report, reference, order, organization, severity)
       if over then redis.call('HSET', delivery, 'adopt', 1) end
-      set_state(connector, report, 'pending')
-      schedule(connector, report, now)
       added[#added + 1] = connector
     end
   elseif changed then

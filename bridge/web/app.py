@@ -13,6 +13,7 @@ from bridge.models import DeliveryState
 from bridge.notices import NoticeBook
 from bridge.printing import moment
 from bridge.runtime import Runtime
+from bridge.web.webhooks import webhooks
 
 
 def status(runtime: Runtime) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def create_app(runtime: Runtime) -> Flask:
     app = Flask("bridge.web", static_folder=None)
     # The store's own client is patient; a few requests that wait for a Redis that hangs would occupy every thread.
     asked_first = quick_client(runtime.url)
+    app.register_blueprint(webhooks(runtime, asked_first))
 
     @app.get("/healthz")
     def healthz() -> Response:

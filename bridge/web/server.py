@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import structlog
@@ -10,11 +11,15 @@ from waitress.server import create_server
 from bridge.runtime import Runtime
 from bridge.settings import ConfigurationError
 from bridge.web.app import create_app
+from bridge.webhooks import LONGEST_BODY
 
 log = structlog.get_logger(__name__)
 
 #: Threads that answer.
 THREADS = 4
+
+# It warns of every request that waits for a thread, and anybody can send many.
+logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
 class WebServer:
@@ -23,7 +28,15 @@ class WebServer:
     def __init__(self, runtime: Runtime) -> None:
         web = runtime.settings.web
         try:
-            self.server = create_server(create_app(runtime), host=web.host, port=web.port, threads=THREADS, ident=None)
+            self.server = create_server(
+                create_app(runtime),
+                host=web.host,
+                port=web.port,
+                threads=THREADS,
+                ident=None,
+                # It reads a whole body before the application is asked.
+                max_request_body_size=LONGEST_BODY + 1,
+            )
         except OSError as error:
             raise ConfigurationError(
                 [f"web.port: cannot listen on {web.host} port {web.port} ({error.strerror}); set it to a free one"]
