@@ -80,7 +80,8 @@ class Following:
             info = self._api.get("Tickets/entityInformation").get("info")
         except Missing:
             return ""
-        return fold(str(info.get("userAccessForQuery") or "")) if isinstance(info, dict) else ""
+        access = info.get("userAccessForQuery") if isinstance(info, dict) else None
+        return "" if access is None else fold(str(access))
 
     def _closed(self, item: Item) -> bool:
         status = _status(item)

@@ -108,7 +108,7 @@ MAIL_PARTS = (
 )
 DESKS: Mapping[str, tuple[type[Desk], tuple[TemplatePart, ...]]] = {
     "connectwise": (ConnectWiseDesk, _psa_parts(100, None)),
-    "autotask": (AutotaskDesk, _psa_parts(255, 8000)),
+    "autotask": (AutotaskDesk, _psa_parts(255, 382_560)),
     "email": (MailDesk, MAIL_PARTS),
 }
 
