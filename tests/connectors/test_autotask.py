@@ -458,7 +458,7 @@ def test_parts_have_the_tenants_own_lengths(psa: PretendAutotask) -> None:
 def test_parts_of_an_internal_ticket_leave_room_for_a_whole_report(psa: PretendAutotask) -> None:
     text = connector(psa).parts()[1]
     assert text.limit is not None
-    assert text.limit > 2.5 * (20_000 + 100_000)  # lines of one emoji, each after "> "
+    assert text.limit > 2 * (20_000 + 100_000) + 10_000  # lines of one character, each after "> ", and the rest
 
 
 def test_without_the_tenant_parts_have_the_documented_lengths(psa: PretendAutotask) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -10,7 +11,8 @@ from pydantic import ValidationError
 
 from bridge.demo.autotask import PretendAutotask
 from bridge.demo.autotask_tables import choice
-from bridge.models import Company, Note, Organization, TicketRef, TicketState
+from bridge.models import Company, IncidentReport, Note, Organization, TicketRef, TicketState
+from bridge.rendering import Renderer, RenderInput
 from connectors.autotask import Autotask
 from connectors.autotask_fields import pages
 from connectors.base import Misconfigured, Outcome, OutcomeUnknown, Rejected, Unavailable
@@ -547,6 +549,26 @@ def test_a_text_as_long_as_its_part_allows_is_not_cut(small: PretendAutotask, vi
         shown.insert(0, stored(small, ref)["description"])
     assert "".join(shown).count("evidence 🚨") == limit // 12
     assert not any("…" in page for page in shown)
+
+
+@pytest.mark.parametrize("visibility", ["internal", "customer"])
+def test_the_longest_report_of_the_source_is_shown_whole(psa: PretendAutotask, visibility: str) -> None:
+    desk = connector(psa, visibility=visibility)
+    words = (
+        [f"s{number:05}\n" for number in range(20_000 // 7)],
+        [f"b{number:05} 🚨\n" for number in range(100_000 // 10)],
+    )
+    report = IncidentReport(42, summary="".join(words[0]), body="".join(words[1]), severity="high")
+    given = RenderInput(report, REFERENCE, Organization(7, "Acme Corp"), None, None, ticket().company)
+    renderer = Renderer(desk, desk.settings, timezone="UTC", portal_url="")
+    for plain in (False, True):
+        rendered = renderer.render(replace(given, reference=f"{REFERENCE}{plain}"), plain=plain)
+        assert rendered.problems == ()
+        ref = desk.complete(made(desk, rendered.ticket), rendered.ticket)
+        pages = [str(stored(psa, ref)["description"]), *texts(psa, ref)]
+        shown = " ".join(" ".join(pages).split())
+        assert [word.strip() for word in (*words[0], *words[1]) if word.strip() not in shown] == []
+        assert "characters more" not in shown
 
 
 def test_where_no_internal_note_can_be_made_a_long_text_waits(small: PretendAutotask) -> None:
