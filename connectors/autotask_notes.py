@@ -14,8 +14,8 @@ from connectors.base import Misconfigured, Outcome, Rejected
 DESCRIPTION_LENGTH = 8000
 NOTE_LENGTH = 32000
 NOTE_TITLE_LENGTH = 250
-#: Notes that one report's text may fill; what is longer is cut by the renderer, which says so. The templates take 20,000
-#: characters of a summary and 100,000 of a body, and quoting each line can make them twice as long.
+#: Notes that one report's text may fill; what is longer is cut by the renderer, which says so. The templates take
+#: 20,000 characters of a summary and 100,000 of a body, and quoting each line can make them twice as long.
 TEXT_NOTES = 12
 #: Room in a note for its marker.
 MARKER_ROOM = 120
