@@ -227,7 +227,12 @@ class PretendAutotask(PretendServer):
         if ticket is None:
             return Reply(404, "There is no such ticket.")
         notes = "".join(f"\n\n--- {note['title']}\n{note['description']}" for note in self.notes[ticket["id"]])
-        return Reply(200, f"{ticket['ticketNumber']}: {ticket['title']}\n\n{ticket['description'] or ''}{notes}\n")
+        choices = self.field("status")["picklistValues"]
+        status = next(choice["label"] for choice in choices if choice["value"] == str(ticket["status"]))
+        head = f"{ticket['ticketNumber']}: {ticket['title']}\nStatus: {status}"
+        if ticket["resolution"]:
+            head += f"\nResolution: {ticket['resolution']}"
+        return Reply(200, f"{head}\n\n{ticket['description'] or ''}{notes}\n")
 
     def _threshold(self, _: Received) -> Reply:
         count = len(self.received)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
+import requests
 from pydantic import ValidationError
 
 from bridge.demo.autotask import PretendAutotask
@@ -317,6 +317,7 @@ def test_closing_sets_status_and_resolution_at_once(psa: PretendAutotask, desk: 
     assert desk.close_ticket(ref, "Closed by Huntress.") == "5"
     assert patches(psa) == [{"id": int(ref.id), "status": 5, "resolution": "Closed by Huntress."}]
     assert desk.look(ref).closed
+    assert "Status: Complete\nResolution: Closed by Huntress.\n" in requests.get(ref.url, timeout=5).text
 
 
 def test_what_a_person_wrote_as_resolution_stays(psa: PretendAutotask, desk: Autotask, ref: TicketRef) -> None:
