@@ -2,7 +2,8 @@
 
 Facts are from the vendor's developer help, its OpenAPI documents and, where those are silent, from what public clients
 observed. A ticket's description is shown to contacts in the client portal. With `visibility = "internal"` it is
-therefore only the neutral notice, and the incident's text follows as internal notes, in `complete`.
+therefore only the neutral notice, and the incident's text follows as internal notes, in `complete`; so does, with
+`visibility = "customer"`, what the description is too short for.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
-from bridge.models import Agent, Company, Note, Ticket, TicketRef
-from connectors.autotask_api import AutotaskApi, Missing, Refused, Unanswered
+from bridge.models import Agent, Company, Note, Organization, Ticket, TicketRef, TicketState
+from connectors.autotask_api import AutotaskApi, Refused, Unanswered
 from connectors.autotask_catalog import Catalog
 from connectors.autotask_check import findings
-from connectors.autotask_fields import Fields, fit, pages, prefix
+from connectors.autotask_companies import Companies
+from connectors.autotask_fields import fit
+from connectors.autotask_following import Following
 from connectors.autotask_hosts import find_host
+from connectors.autotask_notes import DESCRIPTION_LENGTH, Notes, known
 from connectors.autotask_settings import THREADS, AutotaskSettings
 from connectors.base import (
     Connector,
@@ -37,17 +41,8 @@ from connectors.base import (
     Unavailable,
 )
 
-# Lengths where the tenant names none, from field information of live tenants.
+#: Length where the tenant names none, from field information of live tenants.
 TITLE_LENGTH = 255
-DESCRIPTION_LENGTH = 8000
-NOTE_LENGTH = 32000
-NOTE_TITLE_LENGTH = 250
-#: Internal notes that one report's text may fill.
-TEXT_NOTES = 4
-#: Room in a note for its marker.
-MARKER_ROOM = 120
-
-NOTE_TITLE = "Huntress incident report"
 
 _REFERENCE = re.compile(r"[A-Za-z0-9-]{1,50}")
 
@@ -80,15 +75,20 @@ class Autotask(Connector):
         self.settings = settings
         self.api = AutotaskApi(name, settings, context, clock)
         self.catalog = Catalog(self.api, settings, clock)
+        self.directory = Companies(self.api, settings, clock)
+        self.notes = Notes(self.api, self.catalog)
+        self.following = Following(self.api, self.catalog, settings)
 
     def close(self) -> None:
         self.api.close()
 
     def parts(self) -> Sequence[TemplatePart]:
         """The limits are the tenant's own, asked for once; while it cannot be asked, the documented ones."""
-        fields = _known(self.catalog.known_ticket_fields)
+        fields = known(self.catalog.known_ticket_fields)
         description = fields.length("description", DESCRIPTION_LENGTH)
-        text = TEXT_NOTES * self._note_room() if self._internal else description
+        text = self.notes.text_room()
+        if not self._internal:
+            text = description + (text if self.notes.possible() else 0)
         return (
             TemplatePart("title", "title.j2", limit=fields.length("title", TITLE_LENGTH), single_line=True),
             TemplatePart("text", "text.j2", limit=text),
@@ -106,13 +106,17 @@ class Autotask(Connector):
         return f"autotask-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
     def check(self) -> list[Finding]:
-        return findings(self.settings, self.api, self.catalog, self.find)
+        return findings(self.settings, self.api, self.catalog, self.directory, self.find)
 
     def companies(self, fresh: bool = False) -> Sequence[Company]:
-        return self.catalog.companies(fresh)
+        return self.directory.all(fresh)
 
     def company(self, value: NameOrId) -> Company | None:
-        return self.catalog.company(value)
+        return self.directory.named(value)
+
+    def create_company(self, organization: Organization, reference: str) -> Company:
+        _assert_plain(reference)
+        return self.directory.make(organization, reference)
 
     @property
     def _internal(self) -> bool:
@@ -148,8 +152,13 @@ class Autotask(Connector):
         body: dict[str, Any] = dict(catalog.standard_values(ticket.fields))
         body["companyID"] = _company_id(ticket.company.company)
         body["title"] = fit(ticket.title, fields.length("title", TITLE_LENGTH))
-        description = ticket.notice if self._internal else ticket.text
-        body["description"] = fit(description, fields.length("description", DESCRIPTION_LENGTH))
+        if self._internal:
+            body["description"], more = (
+                fit(ticket.notice, fields.length("description", DESCRIPTION_LENGTH)),
+                ticket.text,
+            )
+        else:
+            body["description"], more = self.notes.divide(ticket.text)
         if settings.queue != "":
             body["queueID"] = catalog.pick("queue", "queueID", settings.queue)
         body["status"] = catalog.pick("status", "status", settings.status)
@@ -160,10 +169,8 @@ class Autotask(Connector):
         if custom := catalog.custom_values(ticket.fields):
             body["userDefinedFields"] = custom
         self._write_reference(body, ticket.reference)
-        if self._internal:
-            # Asked for now: a ticket whose text cannot follow must not be made.
-            catalog.publish()
-            catalog.note_type()
+        if more:
+            self.notes.can_be_made()  # now: a ticket whose text cannot follow must not be made
         return PreparedTicket(ticket.reference, body)
 
     def _write_reference(self, body: dict[str, Any], reference: str) -> None:
@@ -183,8 +190,10 @@ class Autotask(Connector):
         try:
             answer = self.api.call("POST", "Tickets", intent="create", json=dict(prepared.body))
         except Refused as refused:
-            return self._despite(refused, prepared.reference)
-        return self._ref({"id": self.api.changed(answer)})
+            made = self._despite(refused, prepared.reference)
+        else:
+            made = self._ref({"id": self.api.changed(answer)})
+        return replace(made, status=str(prepared.body["status"]))
 
     def _despite(self, refused: Refused, reference: str) -> TicketRef:
         try:
@@ -211,21 +220,15 @@ class Autotask(Connector):
         Autotask's Duplicate Ticket Handling, a setting of the tenant, may answer a create with an older ticket's id.
         Such a ticket carries another reference; that raises `Rejected`: a person must say where the report belongs.
         """
-        item = self._ticket(ref.id)
+        item = self.following.ticket(ref)
         self._confirm_reference(item, ticket)
         if self._internal:
-            self._add_text(ref.id, ticket)
+            self.notes.add_text(ref.id, ticket)
+        else:
+            self.notes.add_rest(ref.id, ticket, str(item.get("description") or ""))
         if ticket.agent and not item.get("configurationItemID"):
             self._attach_host(item, ticket.agent)
-        return self._ref(item)
-
-    def _ticket(self, ticket_id: str) -> Mapping[str, Any]:
-        item = self.api.item(f"Tickets/{int(ticket_id)}")
-        if item is None:
-            raise Unavailable(
-                f"Autotask does not show ticket {ticket_id}: it was deleted, or the API user's security level hides it"
-            )
-        return item
+        return replace(self._ref(item), status=ref.status)
 
     def _confirm_reference(self, item: Mapping[str, Any], ticket: Ticket) -> None:
         field, custom = self.catalog.reference_field()
@@ -251,43 +254,12 @@ class Autotask(Connector):
     def _patch(self, body: Mapping[str, Any]) -> None:
         self.api.changed(self.api.call("PATCH", "Tickets", intent="update", json=body))
 
-    def _add_text(self, ticket_id: str, ticket: Ticket) -> None:
-        present = self._notes(ticket_id)
-        for number, piece in enumerate(pages(ticket.text, self._note_room()), start=1):
-            suffix = "" if number == 1 else f"-{number}"
-            title = NOTE_TITLE if number == 1 else f"{NOTE_TITLE} ({number})"
-            self._add_note(ticket_id, f"[{ticket.reference}/text{suffix}]", title, piece, present)
-
     def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
         """An internal note; one that is there already is not added again."""
-        _assert_plain(reference)
-        marker = f"[{reference}/{note.key}]"
-        self._add_note(ref.id, marker, note.title, note.text, self._notes(ref.id))
+        self.notes.add(ref.id, _marker(reference, note.key), note.title, note.text)
 
-    def _add_note(self, ticket_id: str, marker: str, title: str, text: str, present: Sequence[str]) -> None:
-        # The marker stands last and is looked for only there: text from outside that quotes one suppresses nothing.
-        if any(description.rstrip().endswith(marker) for description in present):
-            return
-        fields = self.catalog.note_fields()
-        room = fields.length("description", NOTE_LENGTH) - prefix(marker, MARKER_ROOM) - 2
-        body = {
-            "title": fit(title, fields.length("title", NOTE_TITLE_LENGTH)),
-            "description": f"{fit(text, room)}\n\n{marker}",
-            "noteType": self.catalog.note_type(),
-            "publish": self.catalog.publish(),
-        }
-        path = f"Tickets/{int(ticket_id)}/Notes"
-        self.api.changed(self.api.call("POST", path, intent="update", json=body))
-
-    def _notes(self, ticket_id: str) -> list[str]:
-        try:
-            items = self.api.children(f"Tickets/{int(ticket_id)}/Notes")
-        except Missing:
-            raise Rejected(f"Autotask has no ticket {ticket_id}, or does not show it to the API user") from None
-        return [description for item in items if isinstance(description := item.get("description"), str)]
-
-    def _note_room(self) -> int:
-        return max(1000, _known(self.catalog.known_note_fields).length("description", NOTE_LENGTH) - MARKER_ROOM)
+    def has_note(self, ref: TicketRef, reference: str, key: str) -> bool:
+        return self.notes.has(ref.id, _marker(reference, key))
 
     def _attach_host(self, item: Mapping[str, Any], agent: Agent) -> None:
         """Sets the configuration item that is this agent; where none is certain, the ticket does without."""
@@ -297,6 +269,23 @@ class Autotask(Connector):
                 self._patch({"id": item["id"], "configurationItemID": host})
         except (Misconfigured, Rejected, Unanswered) as refused:
             log.warning("host not linked", connector=self.name, ticket=item.get("id"), reason=str(refused))
+
+    # Following
+
+    def look(self, ref: TicketRef) -> TicketState:
+        return self.following.look(ref)
+
+    def untouched(self, state: TicketState) -> bool:
+        return self.following.untouched(state)
+
+    def raise_priority(self, ref: TicketRef, before: str, now: str) -> bool:
+        return self.following.raise_priority(ref, before, now)
+
+    def close_ticket(self, ref: TicketRef, resolution: str) -> str:
+        return self.following.close(ref, resolution)
+
+    def reopen_ticket(self, ref: TicketRef, status: str) -> str:
+        return self.following.reopen(ref, status)
 
     # Linking
 
@@ -331,12 +320,9 @@ def _company_id(company: Company) -> int:
     return int(company.id)
 
 
-def _known(ask: Callable[[], Fields]) -> Fields:
-    """The fields, or none while the tenant cannot be asked: a ticket can be previewed without it."""
-    try:
-        return ask()
-    except Outcome:
-        return Fields("", {})
+def _marker(reference: str, key: str) -> str:
+    _assert_plain(reference)
+    return f"[{reference}/{key}]"
 
 
 def _assert_plain(reference: str) -> None:

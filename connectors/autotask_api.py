@@ -92,6 +92,10 @@ class Kept(Generic[T]):
         self._held = (self._clock(), value)
         return value
 
+    def forget(self) -> None:
+        """Has the value asked for again, because it is known to have changed."""
+        self._held = None
+
 
 @dataclass(frozen=True, slots=True)
 class Zone:
@@ -198,6 +202,12 @@ class AutotaskApi:
         if include:
             body["includeFields"] = list(include)
         return self._pages("POST", f"{entity}/query", body)
+
+    def any(self, entity: str) -> bool:
+        """Is there any record of `entity` that the API user sees?"""
+        body = {"filter": [{"op": "gt", "field": "id", "value": 0}], "maxRecords": 1, "includeFields": ["id"]}
+        path = f"{entity}/query"
+        return bool(self.listed(path, self._object(self.call("POST", path, json=body)).get("items")))
 
     def children(self, path: str) -> list[dict[str, Any]]:
         """Every record of the child collection at `path`, over all pages."""

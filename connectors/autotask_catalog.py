@@ -1,4 +1,4 @@
-"""What one Autotask tenant offers: ticket and note fields, user-defined fields, companies; kept for a while.
+"""What one Autotask tenant offers: ticket and note fields, user-defined fields; kept for a while.
 
 Turns names from the configuration into the ids that a ticket wants. A name that is not found is looked for once more
 in a fresh answer, so that a queue made a minute ago counts.
@@ -7,10 +7,9 @@ in a fresh answer, so that a queue made a minute ago counts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from bridge.models import Company
 from connectors.autotask_api import AutotaskApi, Kept, Missing
 from connectors.autotask_fields import Field, Fields, NotOffered, fold, only_choice, parse_fields, text_field
 from connectors.autotask_settings import CUSTOM, AutotaskSettings
@@ -18,10 +17,6 @@ from connectors.base import Misconfigured, NameOrId
 
 #: Seconds that fields and picklists are kept.
 FIELDS_KEPT = 600.0
-#: Seconds that the list of companies is kept.
-COMPANIES_KEPT = 3600.0
-#: Seconds for which that list is fresh enough to believe that a name is not in it; it may be many pages.
-COMPANIES_BELIEVED = 60.0
 #: Seconds for which an answer is fresh enough to believe that a name is not in it.
 BELIEVED = 5.0
 
@@ -37,6 +32,23 @@ Value = str | int | float | bool
 T = TypeVar("T")
 
 
+def read_fields(api: AutotaskApi, entity: str, *, custom: bool = False) -> Fields:
+    """The standard fields of an entity, or its user-defined ones, as the tenant describes them now."""
+    path = f"{entity}/entityInformation/{'userDefinedFields' if custom else 'fields'}"
+    items = api.get(path).get("fields")
+    return parse_fields("user-defined ticket fields" if custom else entity, api.listed(path, items))
+
+
+def offered(kept: Kept[Fields], use: Callable[[Fields], T]) -> T:
+    """What `use` makes of the fields; of fresh ones, when it misses a name in such that are not."""
+    try:
+        return use(kept.get())
+    except NotOffered:
+        if kept.age < BELIEVED:
+            raise
+    return use(kept.get(fresh=True))
+
+
 class Catalog:
     """Answers of one tenant and the names in them. Every method may ask Autotask and raise its outcomes."""
 
@@ -45,15 +57,9 @@ class Catalog:
     ) -> None:
         self._api = api
         self._settings = settings
-        self._tickets = Kept(lambda: self._fields("Tickets", "fields"), FIELDS_KEPT, clock)
-        self._custom = Kept(lambda: self._fields("Tickets", "userDefinedFields"), FIELDS_KEPT, clock)
+        self._tickets = Kept(lambda: read_fields(api, "Tickets"), FIELDS_KEPT, clock)
+        self._custom = Kept(lambda: read_fields(api, "Tickets", custom=True), FIELDS_KEPT, clock)
         self._notes = Kept(self._list_note_fields, FIELDS_KEPT, clock)
-        self._companies = Kept(self._list_companies, COMPANIES_KEPT, clock)
-
-    def _fields(self, entity: str, kind: str) -> Fields:
-        path = f"{entity}/entityInformation/{kind}"
-        items = self._api.get(path).get("fields")
-        return parse_fields(entity if kind == "fields" else "user-defined ticket fields", self._api.listed(path, items))
 
     def refresh(self) -> None:
         """Reads the fields of tickets again."""
@@ -71,14 +77,6 @@ class Catalog:
             name.startswith(CUSTOM) or not self._tickets.get().get(name) for name in names
         )
 
-    def _offered(self, kept: Kept[Fields], use: Callable[[Fields], T]) -> T:
-        try:
-            return use(kept.get())
-        except NotOffered:
-            if kept.age < BELIEVED:
-                raise
-        return use(kept.get(fresh=True))
-
     # Tickets
 
     def ticket_fields(self) -> Fields:
@@ -90,7 +88,23 @@ class Catalog:
 
     def pick(self, setting: str, field: str, value: NameOrId) -> int | str:
         """Id that `value` means in the ticket's picklist `field`."""
-        return self._offered(self._tickets, lambda fields: fields.named(setting, field).choose(setting, value))
+        return offered(self._tickets, lambda fields: fields.named(setting, field).choose(setting, value))
+
+    def status(self, setting: str, value: NameOrId) -> str:
+        """As `pick`, for the status that `value` means, as text."""
+        return str(self.pick(setting, "status", value))
+
+    def status_name(self, number: str) -> str:
+        """Label of the status with this id; "" when the tenant names none."""
+        try:
+            return offered(self._tickets, lambda fields: fields.named("status", "status").label("status", number))
+        except NotOffered:
+            return ""
+
+    def offers_status(self, number: str) -> bool:
+        """Can a ticket be given the status with this id?"""
+        field = self._tickets.get().get("status")
+        return field is not None and field.offers(number)
 
     def reference_field(self) -> tuple[Field, bool]:
         """The field that carries the reference, and whether it is a user-defined one."""
@@ -98,7 +112,7 @@ class Catalog:
         if standard:
             return standard, False
         custom = self._settings.reference_field.removeprefix(CUSTOM)
-        return self._offered(self._custom, lambda fields: fields.named("reference_field", custom)), True
+        return offered(self._custom, lambda fields: fields.named("reference_field", custom)), True
 
     def _standard_reference(self) -> Field | None:
         name = self._settings.reference_field
@@ -110,7 +124,7 @@ class Catalog:
     def standard_values(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Body of a ticket for those of the configured `given` fields that are standard ones."""
         named = {name: value for name, value in given.items() if value != "" and not name.startswith(CUSTOM)}
-        return self._offered(self._tickets, lambda fields: _resolve(fields, named)) if named else {}
+        return offered(self._tickets, lambda fields: resolve(fields, named)) if named else {}
 
     def custom_values(self, given: Mapping[str, Value]) -> list[dict[str, Any]]:
         """`userDefinedFields` of a ticket for those of the configured `given` fields that are user-defined."""
@@ -119,20 +133,20 @@ class Catalog:
         }
         if not named:
             return []
-        resolved = self._offered(self._custom, lambda fields: _resolve(fields, named, prefix=CUSTOM))
+        resolved = offered(self._custom, lambda fields: resolve(fields, named, prefix=CUSTOM))
         return [{"name": name, "value": value} for name, value in resolved.items()]
 
     def settable(self, name: str) -> None:
         """Raises `Misconfigured` when the configured field `name` does not exist or cannot be written."""
         custom = name.startswith(CUSTOM)
         kept, bare = (self._custom, name.removeprefix(CUSTOM)) if custom else (self._tickets, name)
-        self._offered(kept, lambda fields: _settable(fields, f"fields.{name}", bare))
+        offered(kept, lambda fields: _settable(fields, f"fields.{name}", bare))
 
     # Notes
 
     def _list_note_fields(self) -> Fields:
         try:
-            return self._fields("TicketNotes", "fields")
+            return read_fields(self._api, "TicketNotes")
         except Missing:
             publish, note_type = self._settings.note_publish, self._settings.note_type
             if isinstance(publish, int) and isinstance(note_type, int):
@@ -156,67 +170,18 @@ class Catalog:
 
     def publish(self) -> int | str:
         """`publish` of a note that no contact sees."""
-        return self._offered(self._notes, lambda fields: _publish(fields, self._settings.note_publish))
+        return offered(self._notes, lambda fields: _publish(fields, self._settings.note_publish))
 
     def note_type(self) -> int | str:
-        return self._offered(self._notes, lambda fields: _note_type(fields, self._settings.note_type))
-
-    # Companies
-
-    def companies(self, fresh: bool = False) -> tuple[Company, ...]:
-        """All active companies."""
-        return self._companies.get(fresh)
-
-    def _list_companies(self) -> tuple[Company, ...]:
-        active = [{"op": "eq", "field": "isActive", "value": True}]
-        items = self._api.query("Companies", active, ["id", "companyName", "companyNumber", "isActive"])
-        return tuple(_parse_companies(items))
-
-    def company(self, value: NameOrId) -> Company | None:
-        """The active company with this id, or else unique name, company number or (from a CSV file) id as text."""
-        if isinstance(value, int):
-            return self._company_by_id(value)
-        found = _named(self.companies(), value)
-        if not found and self._companies.age > COMPANIES_BELIEVED:
-            found = _named(self.companies(fresh=True), value)
-        return found[0] if len(found) == 1 else None
-
-    def _company_by_id(self, number: int) -> Company | None:
-        if self._companies.age < COMPANIES_KEPT:
-            for company in self.companies():
-                if company.id == str(number):
-                    return company
-        item = self._api.item(f"Companies/{number}")
-        if item is None:  # there may be no such address either, so the list decides
-            listed = self.companies(fresh=self._companies.age > COMPANIES_BELIEVED)
-            return next((company for company in listed if company.id == str(number)), None)
-        found = next(iter(_parse_companies([item])), None)
-        return found if found and found.id == str(number) else None
+        return offered(self._notes, lambda fields: _note_type(fields, self._settings.note_type))
 
 
-def _named(companies: Sequence[Company], value: str) -> list[Company]:
-    wanted = fold(value)
-    if not wanted:
-        return []
-    by_name = [company for company in companies if fold(company.name) == wanted]
-    return by_name or [company for company in companies if wanted in (fold(company.identifier), company.id)]
-
-
-def _parse_companies(items: Iterable[Mapping[str, Any]]) -> Iterable[Company]:
-    for item in items:
-        company_id = item.get("id")
-        if isinstance(company_id, int) and item.get("isActive") is not False:
-            name, number = item.get("companyName"), item.get("companyNumber")
-            yield Company(
-                str(company_id), name if isinstance(name, str) else "", number if isinstance(number, str) else ""
-            )
-
-
-def _resolve(fields: Fields, given: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
+def resolve(fields: Fields, given: Mapping[str, Value], prefix: str = "", table: str = "fields") -> dict[str, Value]:
+    """The configured values `given` as these fields take them. Raises `NotOffered`, naming `<table>.<prefix><name>`."""
     resolved: dict[str, Value] = {}
     # A choice that depends on another field's (subIssueType on issueType) comes after it.
     for name, value in sorted(given.items(), key=lambda item: bool(_parent(fields, item[0]))):
-        setting = f"fields.{prefix}{name}"
+        setting = f"{table}.{prefix}{name}"
         field = _settable(fields, setting, name)
         if field.pick_list:
             wanted = value if isinstance(value, str | int) else str(value)

@@ -8,6 +8,7 @@ from functools import partial
 
 from connectors.autotask_api import AutotaskApi, Missing
 from connectors.autotask_catalog import Catalog
+from connectors.autotask_companies import Companies
 from connectors.autotask_fields import NotOffered
 from connectors.autotask_settings import AutotaskSettings
 from connectors.base import Finding, Misconfigured
@@ -19,7 +20,11 @@ REFERENCE_LENGTH = 50
 
 
 def findings(
-    settings: AutotaskSettings, api: AutotaskApi, catalog: Catalog, find: Callable[[str], object]
+    settings: AutotaskSettings,
+    api: AutotaskApi,
+    catalog: Catalog,
+    companies: Companies,
+    find: Callable[[str], object],
 ) -> list[Finding]:
     """What does not fit. Raises `Unavailable` when the tenant cannot be asked."""
     try:
@@ -39,8 +44,8 @@ def findings(
             attempt()
         except Misconfigured as wrong:
             found.append(Finding(setting, _bare(wrong)))
-    found += _notes(settings, catalog)
-    return [*found, *_default_company(settings, catalog), *_fields(settings, catalog), *_unfilled(settings, catalog)]
+    found += [*_notes(settings, catalog), *_default_company(settings, companies)]
+    return [*found, *_company_defaults(settings, companies), *_fields(settings, catalog), *_unfilled(settings, catalog)]
 
 
 def _ask_threshold(api: AutotaskApi) -> None:
@@ -62,6 +67,8 @@ def _attempts(
         yield "queue", partial(catalog.pick, "queue", "queueID", settings.queue)
     yield "status", partial(catalog.pick, "status", "status", settings.status)
     yield "closed_status", partial(catalog.pick, "closed_status", "status", settings.closed_status)
+    for status in settings.untouched_statuses:
+        yield "untouched_statuses", partial(catalog.pick, "untouched_statuses", "status", status)
     for severity, priority in settings.priorities.items():
         setting = f"priorities.{severity}"
         yield setting, partial(catalog.pick, setting, "priority", priority)
@@ -96,7 +103,7 @@ def _notes(settings: AutotaskSettings, catalog: Catalog) -> Iterator[Finding]:
             yield Finding(setting, _bare(wrong))
 
 
-def _default_company(settings: AutotaskSettings, catalog: Catalog) -> Iterator[Finding]:
+def _default_company(settings: AutotaskSettings, companies: Companies) -> Iterator[Finding]:
     if settings.default_company is None:
         yield Finding(
             "default_company",
@@ -104,7 +111,7 @@ def _default_company(settings: AutotaskSettings, catalog: Catalog) -> Iterator[F
         )
         return
     try:
-        company = catalog.company(settings.default_company)
+        company = companies.named(settings.default_company)
     except Misconfigured as wrong:
         yield Finding("default_company", _bare(wrong))
         return
@@ -115,6 +122,17 @@ def _default_company(settings: AutotaskSettings, catalog: Catalog) -> Iterator[F
             "default_company",
             f"{shown} is no active company in Autotask, or not the only one of that name; give its id",
         )
+
+
+def _company_defaults(settings: AutotaskSettings, companies: Companies) -> Iterator[Finding]:
+    if not settings.company_defaults:
+        return
+    try:
+        companies.defaults()
+    except NotOffered as wrong:
+        yield Finding(wrong.setting, _bare(wrong))
+    except Misconfigured as wrong:
+        yield Finding("company_defaults", _bare(wrong))
 
 
 def _fields(settings: AutotaskSettings, catalog: Catalog) -> Iterator[Finding]:

@@ -79,6 +79,17 @@ class Field:
             raise NotOffered(setting, f"{shown} is ambiguous in Autotask's {self.name} (ids {ids}); give the id")
         raise NotOffered(setting, f"{shown} is not an active choice of Autotask's {self.name}; {_listing(offered)}")
 
+    def label(self, setting: str, number: str) -> str:
+        """Label of the choice with this id, active or not. Raises `NotOffered` when there is none."""
+        for choice in self.choices:
+            if str(choice.id) == number:
+                return choice.label
+        raise NotOffered(setting, f"Autotask's {self.name} has no choice {number}")
+
+    def offers(self, number: str) -> bool:
+        """Is there an active choice with this id?"""
+        return any(choice.active and str(choice.id) == number for choice in self.choices)
+
     def take(self, setting: str, value: str | int | float | bool) -> str | int | float | bool:
         """`value` as this field without a picklist takes it; texts are cut to the field's length."""
         if self.data_type in _INTEGERS and isinstance(value, str):
@@ -202,21 +213,30 @@ def fit(text: str, limit: int | None) -> str:
 _ROOM_FOR_MARK = 20
 
 
-def pages(text: str, limit: int) -> list[str]:
-    """`text` in pieces of at most `limit` UTF-16 units, parted at line ends or spaces where there are any.
+def part(text: str, limit: int) -> tuple[str, str]:
+    """`text` parted at a line end, else at a space: at most `limit` UTF-16 units of it, and the rest.
 
-    A line that starts with ">" goes on as one in the next piece: what it quotes must not pass for text of ours there.
+    A line that starts with ">" goes on as one in the rest: what it quotes must not pass for text of ours there.
     """
-    pieces = []
-    rest = text
-    while (end := prefix(rest, limit)) < len(rest):
-        for mark in ("\n", " "):
-            at = rest.rfind(mark, end // 2, end)
-            if at > 0:
-                end = at
-                break
-        cut_line = rest[rest.rfind("\n", 0, end) + 1 : end]
-        quoted = "> " if cut_line.startswith(">") and rest[end] != "\n" and limit > _ROOM_FOR_MARK else ""
-        pieces.append(rest[:end].rstrip())
-        rest = quoted + rest[end:].lstrip()
-    return [*pieces, rest] if rest or not pieces else pieces
+    end = prefix(text, limit)
+    if end == len(text):
+        return text, ""
+    for mark in ("\n", " "):
+        at = text.rfind(mark, end // 2, end + 1)
+        if at > 0:
+            end = at
+            break
+    rest = text[end:].lstrip()
+    cut_line = text[text.rfind("\n", 0, end) + 1 : end]
+    quoted = cut_line.startswith(">") and text[end] != "\n" and limit > _ROOM_FOR_MARK
+    return text[:end].rstrip(), f"> {rest}" if quoted and rest else rest
+
+
+def pages(text: str, limit: int) -> list[str]:
+    """`text` in pieces of at most `limit` UTF-16 units, parted as by `part`."""
+    piece, rest = part(text, limit)
+    pieces = [piece]
+    while rest:
+        piece, rest = part(rest, limit)
+        pieces.append(piece)
+    return pieces

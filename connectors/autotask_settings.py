@@ -51,6 +51,9 @@ class AutotaskSettings(PsaSettings):
     note_type: NameOrId = ""
     #: A text field of the ticket that nothing else writes to; may be a user-defined one.
     reference_field: Annotated[str, Field(max_length=100)] = "externalID"
+    #: Fields of the companies that the bridge makes, by their API name; names resolve to ids. Autotask requires at
+    #: least `ownerResourceID` (the id of a person) and `phone`.
+    company_defaults: dict[str, str | int | float | bool] = Field(default_factory=dict)
     concurrency: int = THREADS
 
     @field_validator("concurrency")
@@ -91,6 +94,14 @@ class AutotaskSettings(PsaSettings):
         if name.casefold() in OWN_FIELDS:
             raise ValueError(f"{name} is filled by the connector; take externalID or a free text field")
         return name
+
+    @field_validator("company_defaults")
+    @classmethod
+    def _leaves_names_alone(cls, value: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
+        for name in value:
+            if name.casefold() in ("id", "companyname", "companynumber"):
+                raise ValueError(f"{name} is filled by the connector; remove it")
+        return value
 
     @model_validator(mode="after")
     def _fields_are_free(self) -> Self:

@@ -255,7 +255,8 @@ class Finding:
     @property
     def blocking(self) -> bool:
         """Does it stop every ticket? A missing `default_company`, say, stops only those that need it."""
-        return self.setting not in ("default_company", "closed_status")
+        only_some = ("default_company", "closed_status", "untouched_statuses", "company_defaults")
+        return self.setting.partition(".")[0] not in only_some
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from bridge.demo import autotask_tables as tables
 from bridge.demo.autotask_records import Refused, checked, matching, refused
+from bridge.demo.autotask_rules import Rules
 from bridge.demo.autotask_tables import DEFAULT_COMPANIES, Row
 from bridge.demo.server import Fault, PretendServer, Received, Reply
 
@@ -56,6 +57,8 @@ class PretendAutotask(PretendServer):
         self.ticket_fields = tables.ticket_fields()
         self.note_fields = tables.note_fields()
         self.custom_fields = tables.custom_fields()
+        self.company_fields = tables.company_fields()
+        self.rules = Rules()
         #: Ticket fields that exist but are missing in entityInformation.
         self.unlisted: set[str] = set()
         #: By id, as stored.
@@ -76,6 +79,8 @@ class PretendAutotask(PretendServer):
         self.search_lag = 0.0
         #: The API user may create tickets and read them by id, but its queries find none: an empty list, or a 403.
         self.search_right: Literal["granted", "sees nothing", "forbidden"] = "granted"
+        #: What the tenant says of the API user's right to view tickets; None: nothing.
+        self.user_access: Any = "All"
         self.clock = clock
         self._visible_at: dict[int, float] = {}
         self._last_id = 7000
@@ -117,6 +122,27 @@ class PretendAutotask(PretendServer):
         with self.lock:
             return self._store({**base, **values})
 
+    def delete_ticket(self, number: int) -> None:
+        """Deletes a ticket, as a person may."""
+        with self.lock:
+            del self.tickets[number], self.notes[number]
+
+    def set_status(self, number: int, label: str) -> None:
+        """Gives a ticket another status, as a person may; no rule refuses it."""
+        choices = self.field("status")["picklistValues"]
+        with self.lock:
+            ticket = self.tickets[number]
+            ticket["status"] = next(int(choice["value"]) for choice in choices if choice["label"] == label)
+            self.rules.date(ticket)
+
+    def merge_ticket(self, number: int, into: int) -> None:
+        """Merges a ticket into another, as a person may: it is completed and stays."""
+        self.set_status(number, "Complete")
+        text = f"Merged into {self.tickets[into]['ticketNumber']}"
+        with self.lock:
+            note = {"title": "Ticket Merge", "description": text, "noteType": 13, "publish": 1}
+            self.notes[number].append({"id": self._next_id(), "ticketID": number, **note})
+
     def _next_id(self) -> int:
         self._last_id += 1
         return self._last_id
@@ -131,10 +157,13 @@ class PretendAutotask(PretendServer):
         self._api("GET", r"/Tickets/(\d+)/Notes", self._list_notes)
         self._api("POST", r"/Tickets/(\d+)/Notes", self._add_note)
         self._api("GET", r"/Companies/(\d+)", lambda _, number: _item(self.companies, int(number)))
+        self._api("POST", "/Companies", self._create_company)
+        self._api("GET", "/Tickets/entityInformation", self._rights)
         for path, fields in (
             ("Tickets/entityInformation/fields", self._listed_fields),
             ("Tickets/entityInformation/userDefinedFields", lambda: self.custom_fields),
             ("TicketNotes/entityInformation/fields", lambda: self.note_fields),
+            ("Companies/entityInformation/fields", lambda: self.company_fields),
         ):
             self._api("GET", f"/{path}", lambda _, fields=fields: Reply(200, {"fields": deepcopy(fields())}))
         self._query("Tickets", self._visible_tickets)
@@ -198,7 +227,12 @@ class PretendAutotask(PretendServer):
         if ticket is None:
             return Reply(404, "There is no such ticket.")
         notes = "".join(f"\n\n--- {note['title']}\n{note['description']}" for note in self.notes[ticket["id"]])
-        return Reply(200, f"{ticket['ticketNumber']}: {ticket['title']}\n\n{ticket['description'] or ''}{notes}\n")
+        choices = self.field("status")["picklistValues"]
+        status = next(choice["label"] for choice in choices if choice["value"] == str(ticket["status"]))
+        head = f"{ticket['ticketNumber']}: {ticket['title']}\nStatus: {status}"
+        if ticket["resolution"]:
+            head += f"\nResolution: {ticket['resolution']}"
+        return Reply(200, f"{head}\n\n{ticket['description'] or ''}{notes}\n")
 
     def _threshold(self, _: Received) -> Reply:
         count = len(self.received)
@@ -216,11 +250,19 @@ class PretendAutotask(PretendServer):
     def _listed_fields(self) -> list[Row]:
         return [field for field in self.ticket_fields if field["name"] not in self.unlisted]
 
+    def _rights(self, _: Received) -> Reply:
+        info = {"name": "Ticket", "canCreate": True, "canDelete": False, "canQuery": True, "canUpdate": True}
+        return Reply(
+            200, {"info": info | ({} if self.user_access is None else {"userAccessForQuery": self.user_access})}
+        )
+
     def _create(self, request: Received) -> Reply:
         record = checked(request.json, self.ticket_fields, "creating", complete=True, known=self._known())
         if self.duplicate_of is not None:
             return Reply(200, {"itemId": self.duplicate_of})
-        return Reply(200, {"itemId": self._store(record)})
+        number = self._store(record)
+        self.tickets[number]["status"] = self.rules.status_after_create or self.tickets[number]["status"]
+        return Reply(200, {"itemId": number})
 
     def _store(self, record: Row) -> int:
         number, now = self._next_id(), datetime.now(UTC)
@@ -231,6 +273,7 @@ class PretendAutotask(PretendServer):
             "createDate": now.isoformat().replace("+00:00", "Z"),
         }
         self.tickets[number] = blank | {"userDefinedFields": []} | record | own
+        self.rules.date(self.tickets[number])
         self.notes[number] = []
         self._visible_at[number] = self.clock() + self.search_lag
         return number
@@ -243,7 +286,7 @@ class PretendAutotask(PretendServer):
         record = checked(body, self.ticket_fields, "updating", complete=False, known=self._known())
         custom = {field["name"]: field for field in ticket["userDefinedFields"]}
         custom |= {field["name"]: field for field in record.pop("userDefinedFields", [])}
-        ticket.update(record, userDefinedFields=list(custom.values()))
+        self.rules.change(ticket, {**record, "userDefinedFields": list(custom.values())})
         return Reply(200, {"itemId": ticket["id"]})
 
     def _ticket(self, _: Received, number: str) -> Reply:
@@ -258,10 +301,9 @@ class PretendAutotask(PretendServer):
 
     # Notes
 
-    def _list_notes(self, _: Received, number: str) -> Reply:
+    def _list_notes(self, request: Received, number: str) -> Reply:
         _item(self.tickets.values(), int(number))
-        notes = deepcopy(self.notes[int(number)])
-        return Reply(200, {"items": notes, "pageDetails": _details(len(notes))})
+        return self._slice(request, deepcopy(self.notes[int(number)]), self.page_size, f"Tickets/{number}/Notes")
 
     def _add_note(self, request: Received, number: str) -> Reply:
         _item(self.tickets.values(), int(number))
@@ -278,16 +320,26 @@ class PretendAutotask(PretendServer):
         size = min(int(request.json.get("maxRecords", PAGE)), self.page_size)
         if not 1 <= size <= PAGE:
             raise Refused("maxRecords must be between 1 and 500.")
-        start = int(json.loads(request.query.get("paging", "0")))
         include = {str(name).lower() for name in request.json.get("includeFields", [])}
-        items = [
-            {key: value for key, value in row.items() if not include or key.lower() in include}
-            for row in found[start : start + size]
-        ]
+        items = [{key: value for key, value in row.items() if not include or key.lower() in include} for row in found]
+        return self._slice(request, items, size, f"{entity}/query/next")
+
+    def _slice(self, request: Received, items: Sequence[Row], size: int, following: str) -> Reply:
+        start = int(json.loads(request.query.get("paging", "0")))
         address = ""
-        if start + size < len(found):
-            address = f"{self.url}/ATServicesRest/V1.0/{entity}/query/next?paging={quote(str(start + size))}"
-        return Reply(200, {"items": items, "pageDetails": _details(len(items), address)})
+        if start + size < len(items):
+            address = f"{self.url}/ATServicesRest/V1.0/{following}?paging={quote(str(start + size))}"
+        page = items[start : start + size]
+        return Reply(200, {"items": page, "pageDetails": _details(len(page), address)})
+
+    # Companies
+
+    def _create_company(self, request: Received) -> Reply:
+        known = {"Resource": set(tables.RESOURCES)}
+        record = checked(request.json, self.company_fields, "creating", complete=True, known=known)
+        number = self._next_id()
+        self.companies.append({"companyNumber": None, "isActive": False} | record | {"id": number})
+        return Reply(200, {"itemId": number})
 
 
 def _details(count: int, following: str = "") -> Row:

@@ -14,9 +14,11 @@ DEFAULT_COMPANIES: tuple[tuple[int, str], ...] = (
 )
 
 QUEUES = ((29682833, "Post Sale"), (29683354, "Help Desk"), (29683482, "Security"))
+#: Autotask's own id of the status of a finished ticket.
+COMPLETE = 5
 STATUSES = (
     (1, "New"),
-    (5, "Complete"),
+    (COMPLETE, "Complete"),
     (7, "Waiting Customer"),
     (8, "In Progress"),
     (9, "Waiting Materials"),
@@ -31,6 +33,9 @@ SUB_ISSUE_TYPES = ((101, "Malware", 10), (102, "Other", 10), (111, "Disk", 11), 
 NOTE_TYPES = ((1, "Task Summary"), (2, "Task Detail"), (3, "Task Notes"))
 #: Made by Autotask itself; an integration cannot use them.
 SYSTEM_NOTE_TYPES = ((13, "Workflow Rule Note - Task"),)
+COMPANY_TYPES = ((1, "Customer"), (2, "Lead"), (3, "Prospect"), (4, "Dead"), (6, "Cancellation"), (7, "Vendor"))
+#: People of the tenant who may own a company.
+RESOURCES = (4, 29682885)
 PUBLISH = ((1, "All Autotask Users"), (2, "Internal Project Team"), (4, "Internal & Co-Managed"))
 
 
@@ -92,10 +97,12 @@ def ticket_fields() -> list[Row]:
         reference("assignedResourceID", "Resource"),
         reference("assignedResourceRoleID", "Role"),
         field("createDate", "datetime", isReadOnly=True),
+        field("completedDate", "datetime", isReadOnly=True),
         field("dueDateTime", "datetime"),
         field("estimatedHours", "decimal"),
         field("title", "string", 255, isRequired=True),
         field("description", "string", 8000),
+        field("resolution", "string", 32000),
         field("externalID", "string", 50),
         field("purchaseOrderNumber", "string", 50),
         field("rmmAlertID", "string", 50),
@@ -127,6 +134,20 @@ def note_fields() -> list[Row]:
         ),
         pick_list("publish", _choices(PUBLISH), isRequired=True),
         reference("ticketID", "Ticket", isRequired=True),
+    ]
+
+
+def company_fields() -> list[Row]:
+    """The fields of a company, with those required that the vendor's help says are."""
+    return [
+        field("id", "long", isRequired=True, isReadOnly=True),
+        field("companyName", "string", 100, isRequired=True),
+        field("companyNumber", "string", 50),
+        field("phone", "string", 25, isRequired=True),
+        field("city", "string", 50),
+        field("isActive", "boolean"),
+        pick_list("companyType", _choices(COMPANY_TYPES), isRequired=True),
+        reference("ownerResourceID", "Resource", isRequired=True),
     ]
 
 

@@ -110,7 +110,7 @@ MAIL_PARTS = (
 )
 DESKS: Mapping[str, tuple[type[Desk], tuple[TemplatePart, ...]]] = {
     "connectwise": (ConnectWiseDesk, _psa_parts(100, None)),
-    "autotask": (AutotaskDesk, _psa_parts(255, 8000)),
+    "autotask": (AutotaskDesk, _psa_parts(255, 382_560)),
     "email": (MailDesk, MAIL_PARTS),
 }
 
@@ -593,7 +593,7 @@ def test_plain_uses_no_template_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_plain_copes_with_every_report(case: str) -> None:
-    ticket = renderer("autotask").render(CASES[case], plain=True).ticket
+    ticket = renderer("autotask", parts=_psa_parts(255, 8000)).render(CASES[case], plain=True).ticket
     assert f"huntress-5-{CASES[case].report.id}" in ticket.title
     assert str(CASES[case].report.id) in ticket.notice
     assert 100 < size(ticket.text) <= 8000
