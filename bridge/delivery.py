@@ -318,6 +318,7 @@ class Turn:
 
     def create(self) -> None:
         """Renders, passes the gate and sends the one create request."""
+        todo = self.after_creating()  # nothing may stand between the create and its record, least of all Redis
         ticket, problems = self.ticket()
         self.lease.step(PREPARE_SECONDS)
         prepared = self.connector.prepare(ticket)
@@ -334,7 +335,6 @@ class Turn:
         self.sending = True
         self.request_step()
         made = self.connector.create(prepared, _Progress(self.store, self.claim))
-        todo = self.after_creating()
         if self.details_late:
             todo.add("details")
         if problems:
@@ -477,7 +477,7 @@ class Turn:
                 wanted = self.follow(item, ref, ticket)
             except redis.RedisError:
                 raise
-            except (Rejected, Held) as refusal:
+            except Rejected as refusal:
                 done.add(item)
                 self.store.record(self.claim, ref, remark=f"{notes.what(item)} failed: {refusal}", keep=True)
             except Exception as error:
@@ -536,7 +536,10 @@ class Turn:
         recipients = self.around.companies.recipients(self.service.name, organization_id)
         progress = _Progress(self.store, self.claim, note_prefix(note.key))
         self.request_step()
-        self.connector.note(ref, reference or self.claim.reference, replace(note, recipients=recipients), progress)
+        try:
+            self.connector.note(ref, reference or self.claim.reference, replace(note, recipients=recipients), progress)
+        except Held as held:  # it is not sent again, so nothing is left to do but to say so
+            raise Rejected(str(held)) from held
 
     def look_at_status(self, ref: TicketRef) -> float | None:
         """Workflow rules change a status right after the creation; that says nothing about people."""

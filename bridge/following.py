@@ -16,7 +16,7 @@ from bridge.models import DeliveryState, IncidentReport, Note, TicketRef, Ticket
 from bridge.news import News, NoteKind, compare, facts
 from bridge.reconcile import Step
 from bridge.routing import reference
-from connectors.base import Held, Misconfigured, Rejected, Unavailable
+from connectors.base import Misconfigured, Rejected, Unavailable
 
 if TYPE_CHECKING:
     from bridge.delivery import Turn
@@ -216,7 +216,7 @@ class Following:
             raise Unavailable("this worker lost its lease on the delivery; whoever holds it now goes on")
         try:
             self.turn.note(self.ref, Note(plan.key, plan.title, plan.text))
-        except (Rejected, Held) as refused:
+        except Rejected as refused:
             self.look()  # a ticket that is gone takes no note either
             self.log.warning("note refused", ticket_id=self.ref.id, reason=str(refused))
             return replace(plan, remark="; ".join(filter(None, (plan.remark, f"{self.turn.doing} failed: {refused}"))))
