@@ -255,7 +255,7 @@ class Finding:
     @property
     def blocking(self) -> bool:
         """Does it stop every ticket? A missing `default_company`, say, stops only those that need it."""
-        return self.setting not in ("default_company", "closed_status")
+        return self.setting not in ("default_company", "closed_status", "untouched_statuses")
 
 
 @dataclass(frozen=True, slots=True)
