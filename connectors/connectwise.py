@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import structlog
 
-from bridge.models import Agent, Company, Note, Organization, Ticket, TicketRef, TicketState
+from bridge.models import Company, Note, Organization, Ticket, TicketRef, TicketState
 from connectors.base import (
     Connector,
     ConnectorContext,
@@ -29,7 +29,8 @@ from connectors.base import (
 )
 from connectors.connectwise_api import ConnectWiseApi, Missing, UnknownCompanyId, one_line, row_id, text_of
 from connectors.connectwise_companies import Companies
-from connectors.connectwise_lookup import Entry, Lookup, same_name
+from connectors.connectwise_hosts import attach_host
+from connectors.connectwise_lookup import Entry, Lookup
 from connectors.connectwise_settings import CUSTOM_FIELD, ConnectWiseSettings, hosted_hint, is_hosted
 from connectors.connectwise_tickets import Tickets
 
@@ -39,16 +40,12 @@ __all__ = ["ConnectWise", "ConnectWiseSettings", "PreparedTicket"]
 
 #: Most characters of a ticket's `summary`.
 SUMMARY_LIMIT = 100
-#: Pages of 1000 of a company's configurations that are searched here when a name is unfit for a query.
-CONFIGURATION_PAGES = 3
 #: Every site answers to this release, so links with it outlive an upgrade of a hosted site.
 ANY_RELEASE = "v4_6_release"
 
 T = TypeVar("T")
 
 _REFERENCE = re.compile(r"[A-Za-z0-9-]{1,50}")
-#: In ConnectWise's query language quotes, brackets and `*` have a meaning and no documented escape.
-_FIT_FOR_A_QUERY = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,40 +156,10 @@ class ConnectWise(Connector):
         if ticket.agent is None or ticket.company is None:
             return ref
         try:
-            self._attach(ticket.agent, _company_id(ticket.company.company), _ticket_id(ref.id))
+            attach_host(self.api, ticket.agent, _company_id(ticket.company.company), _ticket_id(ref.id))
         except (Misconfigured, Rejected) as refused:
             log.warning("host not linked", connector=self.name, ticket=ref.id, reason=str(refused))
         return self._ref(_ticket_id(ref.id), ref.status)
-
-    def _attach(self, agent: Agent, company_id: int, ticket_id: int) -> None:
-        configuration = self._configuration(agent, company_id)
-        if configuration:
-            path = f"/service/tickets/{ticket_id}/configurations"
-            if configuration not in {row_id(row) for row in self.api.all_rows(path, max_pages=1)}:
-                self.api.request("POST", path, intent="update", json={"id": configuration})
-
-    def _configuration(self, agent: Agent, company_id: int) -> int:
-        """Id of the one active configuration with the agent's serial number, else its host name; 0: none or several."""
-        for field, wanted in (("serialNumber", agent.serial_number), ("name", agent.hostname)):
-            if not wanted.strip():
-                continue
-            fit = _FIT_FOR_A_QUERY.fullmatch(wanted)
-            rows = self.api.all_rows(
-                "/company/configurations",
-                {
-                    "conditions": f"company/id={company_id}" + (f' AND {field}="{wanted}"' if fit else ""),
-                    "fields": "id,name,serialNumber,activeFlag",
-                },
-                max_pages=CONFIGURATION_PAGES,
-            )
-            same = [
-                r
-                for r in rows
-                if same_name(text_of(r, field)) == same_name(wanted) and r.get("activeFlag") is not False
-            ]
-            if len(same) == 1:
-                return row_id(same[0])
-        return 0
 
     def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
         """Adds the note unless the ticket already has one with its marker, so that a repeat changes nothing."""

@@ -89,8 +89,8 @@ class Companies:
                     f"({one_line(company.identifier, 60)}, id {company.id}); whether it is organization "
                     f"{organization.id} is for a person to decide, in the organizations file"
                 )
-        # All that is required is identifier and name; everything else gets the system's default. Older releases
-        # wanted a site as well, and call it Main.
+        # Required are identifier and name; everything else gets the system's default. Public integrations send the
+        # company's first site as well, under the name it has in a new company.
         body = {"identifier": reference, "name": name, "site": {"name": "Main"}}
         try:
             answer = self._api.request("POST", "/company/companies", intent="create", json=body)
