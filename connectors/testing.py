@@ -16,128 +16,42 @@ This module needs pytest; nothing else of the bridge does.
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from dataclasses import replace
 
 import pytest
 
-from bridge.models import Agent, CompanyMatch, CompanySource, Note, Organization, Ticket, TicketRef, TicketState
-from connectors.base import (
-    Connector,
-    ConnectorContext,
-    Held,
-    Misconfigured,
-    Outcome,
-    OutcomeUnknown,
-    Rejected,
-    Unavailable,
+from bridge.models import Agent, Note, Organization, Ticket
+from connectors.base import Connector, Held, Misconfigured, Outcome, OutcomeUnknown, Rejected, Unavailable
+from connectors.testing_following import FollowingContract
+from connectors.testing_parts import (
+    RETRY_AFTER,
+    TIMEOUT,
+    Deleting,
+    Fault,
+    Gate,
+    Kind,
+    PretendSystem,
+    Remembered,
+    SeenTicket,
+    assert_no_secret,
 )
-from connectors.redaction import redact
 
-#: What a request does at the pretend system: nothing, make a ticket (or mail), anything else that changes something.
-Kind = Literal["read", "create", "change"]
-
-#: How a pretend system is told to misbehave.
-Fault = Literal[
-    "drop",  # end the connection without doing anything
-    "commit_drop",  # do it, then end the connection without an answer
-    "silent",  # do nothing and never answer, until stopped
-    "error",  # say that something is wrong with the system (such as 503) without doing anything
-    "commit_error",  # do it, then say so (such as 500)
-    "busy",  # ask to come back in `RETRY_AFTER` seconds, without doing anything (429)
-    "denied",  # refuse the credentials
-    "garbage",  # answer a success whose content makes no sense, without doing anything
+__all__ = [
+    "HOSTILE",
+    "RETRY_AFTER",
+    "TIMEOUT",
+    "ConnectorContract",
+    "Deleting",
+    "Fault",
+    "Gate",
+    "Kind",
+    "PretendSystem",
+    "Remembered",
+    "SeenTicket",
 ]
-
-#: Seconds that `busy` names.
-RETRY_AFTER = 7
-
-#: Seconds that a request may take in these tests.
-TIMEOUT = 1.0
-
-
-@dataclass(frozen=True)
-class SeenTicket:
-    """A ticket as the system holds it."""
-
-    id: str
-    reference: str
-    title: str
-    #: All other texts, wherever they are kept.
-    texts: Sequence[str]
-    company: str = ""
-    #: Every further field or header, except what differs from ticket to ticket anyway (ids, dates).
-    fields: Mapping[str, object] | None = None
-
-
-class PretendSystem(Protocol):
-    """A stand-in for the outside system, on loopback."""
-
-    def settings(self) -> Mapping[str, Any]:
-        """A connector table that fits this system, as it would stand in the configuration, credentials included."""
-
-    def secrets(self) -> Sequence[str]:
-        """What of `settings` may appear nowhere."""
-
-    def requests(self) -> Sequence[Kind]:
-        """What was received so far, in order, faulty or not."""
-
-    def tickets(self) -> Sequence[SeenTicket]:
-        """The tickets (or mails) that exist, oldest first."""
-
-    def notes(self, ticket_id: str) -> Sequence[str]:
-        """The texts of the notes on a ticket."""
-
-    def misbehave(self, fault: Fault, kind: Kind | None = None) -> None:
-        """Every further request of this kind, or every one, meets this fault."""
-
-    def behave(self) -> None:
-        """Ends all faults."""
-
-    def stop(self) -> None:
-        """Nothing listens any more."""
-
-
-@runtime_checkable
-class Deleting(Protocol):
-    """What a pretend system offers besides when people can delete its tickets."""
-
-    def delete(self, ticket_id: str) -> None:
-        """A person deletes the ticket."""
-
-
-class Gate:
-    """`before_request` that counts, and that can be shut like a paused connector's."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.shut = False
-
-    def __call__(self) -> None:
-        self.calls += 1
-        if self.shut:
-            raise Unavailable("the connector is paused", RETRY_AFTER)
-
-
-class Remembered:
-    """`Progress` in memory. `lost`: the lease is lost, nothing can be saved any more."""
-
-    def __init__(self) -> None:
-        self.saved: dict[str, str] = {}
-        self.lost = False
-
-    def get(self) -> Mapping[str, str]:
-        return dict(self.saved)
-
-    def save(self, key: str, value: str) -> None:
-        if self.lost:
-            raise Unavailable("the lease was lost")
-        self.saved[key] = value
-
 
 HOSTILE = {
     "line breaks": "first\r\nBcc: other@example.com\r\n\r\nsecond\n.\nthird",
@@ -151,79 +65,8 @@ HOSTILE = {
 }
 
 
-class ConnectorContract:
+class ConnectorContract(FollowingContract):
     """Derive, set `connector_class`, and give the fixture `system`."""
-
-    connector_class: ClassVar[type[Connector]]
-    #: Does the system say how long to wait when it is busy?
-    names_retry_after: ClassVar[bool] = True
-
-    @pytest.fixture
-    def system(self) -> Iterator[PretendSystem]:
-        """The pretend system, listening."""
-        raise NotImplementedError("give a fixture `system`")
-
-    @pytest.fixture
-    def gate(self) -> Gate:
-        return Gate()
-
-    @pytest.fixture
-    def connector(self, system: PretendSystem, gate: Gate) -> Iterator[Connector]:
-        connector = self.make(system, gate)
-        yield connector
-        connector.close()
-
-    @pytest.fixture(autouse=True)
-    def no_secret_is_told(
-        self, system: PretendSystem, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-    ) -> Iterator[None]:
-        """Neither logs at debug level nor output hold a secret, whatever the test does."""
-        caplog.set_level(logging.DEBUG)
-        yield
-        shown = capfd.readouterr()
-        _assert_no_secret(system, caplog.text + shown.out + shown.err)
-
-    def make(self, system: PretendSystem, gate: Gate, **overrides: Any) -> Connector:
-        """A connector for `system`. Override it when yours needs more."""
-        table = {"timeout": TIMEOUT, **system.settings(), **overrides}
-        settings = self.connector_class.settings_class.model_validate(table)
-        return self.connector_class("contract", settings, ConnectorContext(before_request=gate))
-
-    def ticket(self, connector: Connector, number: int = 1, **changes: Any) -> Ticket:
-        """A sample ticket within the connector's declared limits."""
-        company = None
-        listed = connector.companies()
-        if listed is not None:
-            assert listed, "the pretend system must have a company"
-            company = CompanyMatch(listed[0], CompanySource.NAME)
-        ticket = Ticket(
-            reference=f"huntress-7-{number}",
-            report_id=number,
-            title=f"CRITICAL - Incident on HOST-{number}",
-            text=f"A foothold was found.\nReference: huntress-7-{number}\n",
-            notice=f"Security incident {number} is being worked on.",
-            html=f"<!doctype html><title>Incident</title><p>A foothold was found. huntress-7-{number}</p>",
-            severity="critical",
-            source_severity="critical",
-            organization=Organization(1, "Organization 1"),
-            company=company,
-        )
-        return replace(ticket, **changes)
-
-    def create(self, connector: Connector, ticket: Ticket) -> TicketRef:
-        return connector.create(connector.prepare(ticket), Remembered())
-
-    def findable(self) -> None:
-        if not self.connector_class.can_find:
-            pytest.skip("this system cannot be asked")
-
-    def outcome(self, system: PretendSystem, call: Callable[[], object]) -> Outcome:
-        """The outcome that `call` ends in: a sentence without a secret."""
-        with pytest.raises(Outcome) as raised:
-            call()
-        assert str(raised.value), "an outcome must say what happened"
-        _assert_no_secret(system, str(raised.value))
-        return raised.value
 
     # What it is
 
@@ -242,7 +85,7 @@ class ConnectorContract:
 
     def test_no_secret_in_what_it_shows(self, system: PretendSystem, connector: Connector) -> None:
         settings = self.connector_class.settings_class.model_validate(system.settings())
-        _assert_no_secret(system, f"{settings!r} {connector!r} {connector.system()} {connector.slot_group()}")
+        assert_no_secret(system, f"{settings!r} {connector!r} {connector.system()} {connector.slot_group()}")
 
     def test_check_finds_nothing_where_all_is_well(self, system: PretendSystem, connector: Connector) -> None:
         assert connector.check() == []
@@ -329,7 +172,7 @@ class ConnectorContract:
         try:
             ref = connector.create(prepared, Remembered())
         except (OutcomeUnknown, Held) as outcome:
-            _assert_no_secret(system, str(outcome))
+            assert_no_secret(system, str(outcome))
         else:
             # A connector may look by itself after a strange answer, but never make one up.
             assert [ref.id] == [seen.id for seen in system.tickets()]
@@ -369,10 +212,10 @@ class ConnectorContract:
         try:
             findings = connector.check()
         except Misconfigured as outcome:
-            _assert_no_secret(system, str(outcome))
+            assert_no_secret(system, str(outcome))
         else:
             assert findings, "check must find that the credentials are refused"
-            _assert_no_secret(system, repr(findings))
+            assert_no_secret(system, repr(findings))
         if self.connector_class.can_find:
             assert isinstance(self.outcome(system, lambda: connector.find("huntress-7-1")), Misconfigured)
 
@@ -440,152 +283,6 @@ class ConnectorContract:
         (added,) = list(system.notes(ref.id))[len(before[1]) :]
         assert f"[{ticket.reference}/status-closed]" in added
 
-    # Following a ticket
-
-    def looked_at(self, connector: Connector, ref: TicketRef) -> TicketState:
-        state = connector.look(ref)
-        if state is None:
-            pytest.skip("this system cannot be asked how a ticket stands")
-        return state
-
-    def test_text_that_quotes_a_marker_suppresses_no_note(self, system: PretendSystem, connector: Connector) -> None:
-        marker = "[huntress-7-1/status-closed]"
-        ticket = self.ticket(connector, text=f"A foothold was found.\n> {marker}")
-        ref = connector.complete(self.create(connector, ticket), ticket)
-        if connector.has_note(ref, ticket.reference, "status-closed") is None and not connector.can_find:
-            pytest.skip("this system cannot be asked")
-        connector.note(ref, ticket.reference, Note("details", f"Details {marker}", f"more\n{marker}"))
-        before = len(system.notes(ref.id))
-        for _ in range(2):
-            connector.note(ref, ticket.reference, Note("status-closed", "Closed", "It is over."))
-        (added,) = list(system.notes(ref.id))[before:]
-        assert "It is over." in added
-
-    def test_a_note_is_seen_once_it_is_there(self, connector: Connector) -> None:
-        ticket = self.ticket(connector, text="> [huntress-7-1/status-closed]")
-        ref = connector.complete(self.create(connector, ticket), ticket)
-        if connector.has_note(ref, ticket.reference, "status-closed") is None:
-            pytest.skip("this system cannot be asked")
-        assert connector.has_note(ref, ticket.reference, "status-closed") is False
-        connector.note(ref, ticket.reference, Note("status-closed", "Closed", "It is over."))
-        assert connector.has_note(ref, ticket.reference, "status-closed") is True
-        assert connector.has_note(ref, ticket.reference, "closed") is False, "the marker must match as a whole"
-
-    def test_a_new_ticket_stands_as_it_was_made(self, system: PretendSystem, connector: Connector) -> None:
-        ref = self.create(connector, self.ticket(connector))
-        sent = len(system.requests())
-        state = self.looked_at(connector, ref)
-        assert (state.closed, state.gone) == (False, "")
-        assert state.status
-        assert ref.status in ("", state.status)
-        assert set(system.requests()[sent:]) <= {"read"}, "looking must change nothing"
-
-    def test_closing_and_reopening_are_safe_to_repeat(self, system: PretendSystem, connector: Connector) -> None:
-        ticket = self.ticket(connector)
-        ref = self.create(connector, ticket)
-        first = self.looked_at(connector, ref)
-
-        closed = connector.close_ticket(ref, "It is over.")
-        state = self.looked_at(connector, ref)
-        assert (state.closed, state.status) == (True, closed)
-        sent = len(system.requests())
-        assert connector.close_ticket(ref, "It is over.") == closed
-        assert set(system.requests()[sent:]) <= {"read"}, "closing a closed ticket must change nothing"
-        assert [found.id for found in connector.find(ticket.reference)] == [ref.id], "closed tickets are found too"
-
-        for wanted in ("", closed, first.status):
-            connector.close_ticket(ref, "It is over.")
-            opened = connector.reopen_ticket(ref, wanted)
-            state = self.looked_at(connector, ref)
-            assert (state.closed, state.status) == (False, opened)
-            sent = len(system.requests())
-            assert connector.reopen_ticket(ref, wanted) == opened
-            assert set(system.requests()[sent:]) <= {"read"}, "reopening an open ticket must change nothing"
-        assert opened == first.status, "the status that was asked for"
-
-    @pytest.mark.parametrize("fault", ["drop", "silent", "error", "busy", "denied", "garbage"])
-    def test_a_failed_look_is_never_a_ticket_that_is_gone(
-        self, system: PretendSystem, connector: Connector, fault: Fault
-    ) -> None:
-        ref = self.create(connector, self.ticket(connector))
-        self.looked_at(connector, ref)
-        system.misbehave(fault)
-        for call in (
-            lambda: connector.look(ref),
-            lambda: connector.has_note(ref, "huntress-7-1", "status-closed"),
-            lambda: connector.close_ticket(ref, "It is over."),
-        ):
-            assert isinstance(self.outcome(system, call), Unavailable | Misconfigured)
-
-    def test_a_ticket_that_a_person_deleted_is_gone(self, system: PretendSystem, connector: Connector) -> None:
-        ticket = self.ticket(connector)
-        ref = self.create(connector, ticket)
-        self.looked_at(connector, ref)
-        if not isinstance(system, Deleting):
-            pytest.skip("nobody can delete a ticket of this system")
-        system.delete(ref.id)
-        state = self.looked_at(connector, ref)
-        assert "deleted" in state.gone
-        assert not state.closed
-        sent = len(system.requests())
-        for call in (
-            lambda: connector.note(ref, ticket.reference, Note("status-closed", "Closed", "It is over.")),
-            lambda: connector.close_ticket(ref, "It is over."),
-            lambda: connector.reopen_ticket(ref, ""),
-        ):
-            assert isinstance(self.outcome(system, call), Rejected)
-        assert set(system.requests()[sent:]) <= {"read"}
-
-    def test_a_priority_follows_the_severity_unless_a_person_changed_it(
-        self, system: PretendSystem, connector: Connector
-    ) -> None:
-        ref = self.create(connector, self.ticket(connector))
-        self.looked_at(connector, ref)
-        sent = len(system.requests())
-        assert connector.raise_priority(ref, "critical", "critical")
-        assert set(system.requests()[sent:]) <= {"read"}
-        assert connector.raise_priority(ref, "critical", "low")
-        lowered, sent = system.tickets(), len(system.requests())
-        assert connector.raise_priority(ref, "critical", "low"), "it is done already"
-        assert not connector.raise_priority(ref, "critical", "high"), "it is not what critical would have made it"
-        assert set(system.requests()[sent:]) <= {"read"}
-        assert system.tickets() == lowered
-
-    # Companies
-
-    def test_a_company_is_made_once_or_not_at_all(self, system: PretendSystem, connector: Connector) -> None:
-        if connector.companies() is None:
-            pytest.skip("this system has no companies")
-        known = connector.companies(fresh=True) or ()
-        taken = Organization(900000001, known[0].name)
-        assert isinstance(
-            self.outcome(system, lambda: connector.create_company(taken, "huntress-org-900000001")), Rejected
-        ), "a company of the same name is for a person to decide on"
-        new = Organization(900000002, "Brand New Customer")
-        try:
-            made = connector.create_company(new, "huntress-org-900000002")
-        except Rejected:
-            assert connector.companies(fresh=True) == known
-            return
-        assert connector.create_company(new, "huntress-org-900000002").id == made.id
-        assert connector.company(new.name) == made, "the list must be asked for anew"
-        assert len(connector.companies(fresh=True) or ()) == len(known) + 1
-
-    def test_companies_are_known_by_id_and_name(self, connector: Connector) -> None:
-        listed = connector.companies()
-        if listed is None:
-            assert connector.company("Organization 1") is None
-            return
-        assert len({company.id for company in listed}) == len(listed) > 0
-        names = [company.name for company in listed]
-        for company in listed:
-            if company.id.isdecimal():
-                assert connector.company(int(company.id)) == company
-            if names.count(company.name) == 1:
-                assert connector.company(company.name) == company
-        assert connector.company("no such company") is None
-        assert {company.id for company in connector.companies(fresh=True) or ()} == {company.id for company in listed}
-
     # Linking
 
     def test_linking_what_does_not_exist_is_refused(self, system: PretendSystem, connector: Connector) -> None:
@@ -611,9 +308,3 @@ class ConnectorContract:
         progress.lost = True
         assert isinstance(self.outcome(system, lambda: connector.create(prepared, progress)), Unavailable)
         assert system.tickets() == []
-
-
-def _assert_no_secret(system: PretendSystem, text: str) -> None:
-    # Compared here, so that a failing test does not show the secret once more.
-    untouched = redact(text, system.secrets()) == text
-    assert untouched, "a secret, perhaps encoded, appears in an error, a log, an output or a representation"
