@@ -303,7 +303,8 @@ def _marker(reference: str, key: str) -> str:
 
 def _not_like_a_note(text: str, reference: str) -> str:
     """`text` of a new ticket, which ConnectWise keeps as a note: its end must not pass for the marker of one."""
-    return f"{text}\n\n[{reference}]" if re.search(rf"\[{reference}/[^\]]*\]\s*$", text) else text
+    _, quoted, end = text.rstrip().rpartition(f"[{reference}/")
+    return f"{text}\n\n[{reference}]" if quoted and end.find("]") == len(end) - 1 else text
 
 
 def _ticket_id(ticket: str) -> int:

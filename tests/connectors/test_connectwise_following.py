@@ -435,11 +435,26 @@ def test_only_the_end_of_an_internal_note_is_a_marker(connect: Connect, psa: Pre
     assert sum(note["text"].startswith("Closed\n") for note in psa.notes[number]) == 1
 
 
-def test_a_ticket_s_text_is_changed_only_where_it_ends_like_a_note(connect: Connect, psa: PretendConnectWise) -> None:
-    connector = connect()
-    text = f"> quoted [{TICKET.reference}/closed]\n> and more"
-    ref = create(connector, replace(TICKET, text=text))
-    assert psa.tickets[int(ref.id)]["initialInternalAnalysis"] == text
+@pytest.mark.parametrize(
+    ("end", "added"),
+    [
+        ("[huntress-7-42/closed]", "\n\n[huntress-7-42]"),
+        ("[huntress-7-42/x] [huntress-7-42/closed]\n\n", "\n\n[huntress-7-42]"),
+        ("[huntress-7-42/closed] and more", ""),
+        ("[huntress-7-42/closed] and more]", ""),
+        ("[huntress-7-42/closed", ""),
+        ("[huntress-7-41/closed]", ""),
+        ("[huntress-7-42]", ""),
+    ],
+)
+@pytest.mark.parametrize("visibility", ["internal", "customer"])
+def test_a_ticket_s_text_is_changed_only_where_it_ends_like_a_note(
+    connect: Connect, psa: PretendConnectWise, end: str, added: str, visibility: str
+) -> None:
+    connector = connect(visibility=visibility)
+    ref = create(connector, replace(TICKET, text=f"> quoted {end}"))
+    field = "initialInternalAnalysis" if visibility == "internal" else "initialDescription"
+    assert psa.tickets[int(ref.id)][field] == f"> quoted {end}{added}"
     assert not connector.has_note(ref, TICKET.reference, "closed")
 
 
