@@ -136,6 +136,18 @@ def test_what_is_gone_is_named_and_left_alone(
     assert connector.look(other) == TicketState(NEW, "New")
 
 
+@pytest.mark.parametrize("answer", [{"kind": "garbage"}, {"kind": "status", "status": 200, "body": {"id": 1}}])
+def test_a_project_module_that_talks_nonsense_decides_nothing(
+    connect: Connect, psa: PretendConnectWise, answer: Mapping[str, Any]
+) -> None:
+    connector = connect()
+    ref = create(connector)
+    psa.delete_ticket(int(ref.id))
+    psa.fault(path="/project/tickets", times=None, **answer)
+    with pytest.raises(Unavailable, match=f"project ticket {ref.id}"):
+        connector.look(ref)
+
+
 def test_a_project_ticket_shown_as_a_service_ticket_is_converted(connect: Connect, psa: PretendConnectWise) -> None:
     connector = connect()
     ref = create(connector)
@@ -476,8 +488,8 @@ def test_a_company_is_made_once_and_then_known(connect: Connect, psa: PretendCon
     assert connector.company("Tailor's Ltd") is None  # the listing is cached by now
     organization = Organization(4711, "Tailor's\r\nLtd")
     made = connector.create_company(organization, "huntress-org-4711")
-    assert made == connector.create_company(replace(organization, name="Renamed"), "huntress-org-4711")
     assert made == connector.company("Tailor's Ltd")
+    assert made == connector.create_company(replace(organization, name="Renamed"), "huntress-org-4711")
     assert made.identifier == "huntress-org-4711"
     (posted,) = psa.requests_to("/company/companies", "POST")
     assert posted.json == {"identifier": "huntress-org-4711", "name": "Tailor's Ltd", "site": {"name": "Main"}}
