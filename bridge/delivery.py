@@ -491,8 +491,17 @@ class Turn:
                     done.add(item)
                 else:
                     wait = wanted if wait is None else min(wait, wanted)
-        failures = self.claim.failures + 1 if wait is not None else 0
-        self.store.release(self.claim, reason=problem, delay=wait, done=done, failures=failures)
+        failures = self.claim.failures + 1 if problem or todo - done - {"status"} else 0
+        left = todo - done
+        self.store.release(
+            self.claim,
+            reason=problem,
+            delay=wait,
+            done=done,
+            failures=failures,
+            waiting=left,
+            later=left <= reconcile.LATER,
+        )
         if problem:
             self.log.warning("ticket not complete yet", ticket_id=ref.id, reason=problem)
 

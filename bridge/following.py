@@ -264,5 +264,8 @@ class Following:
         self.turn.request_step()
         state = self.connector.look(self.ref)
         if state is not None and state.gone:
+            made_at = self.claim.made_at
+            if made_at is not None and self.store.now() - made_at < self.settings.settle:
+                raise Unavailable(f"the ticket, made just now, is not shown yet ({state.gone})")
             raise Gone(state.gone)
         return state

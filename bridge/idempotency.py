@@ -629,11 +629,15 @@ class IdempotencyStore:
         considered: int | None = None,
         done: Iterable[str] = (),
         todo: Iterable[str] = (),
+        waiting: Iterable[str] = (),
+        later: bool = False,
         remark: str | None = None,
         result: bool = True,
     ) -> bool:
         """Ends the owner's turn. `delay` (seconds) says when the delivery is next due, None that nothing more is.
 
+        `waiting`: things to do that the delay is for; what came up beside them is due now, and with `later` also what
+        became of the report.
         False: the delivery belongs to someone else by now, nothing was changed.
         """
         change: dict[str, Any] = {
@@ -647,6 +651,8 @@ class IdempotencyStore:
             "considered": considered,
             "done": sorted(done) or None,
             "todo": sorted(todo) or None,
+            "waiting": sorted(waiting) or None,
+            "later": later or None,
             "remark": remark,
             "result": result or None,
         }

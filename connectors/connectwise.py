@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import structlog
 
-from bridge.models import Agent, Company, Note, Ticket, TicketRef
+from bridge.models import Company, Note, Organization, Ticket, TicketRef, TicketState
 from connectors.base import (
     Connector,
     ConnectorContext,
@@ -29,8 +29,10 @@ from connectors.base import (
 )
 from connectors.connectwise_api import ConnectWiseApi, Missing, UnknownCompanyId, one_line, row_id, text_of
 from connectors.connectwise_companies import Companies
-from connectors.connectwise_lookup import Entry, Lookup, same_name
+from connectors.connectwise_hosts import attach_host
+from connectors.connectwise_lookup import Entry, Lookup
 from connectors.connectwise_settings import CUSTOM_FIELD, ConnectWiseSettings, hosted_hint, is_hosted
+from connectors.connectwise_tickets import Tickets
 
 log = structlog.get_logger(__name__)
 
@@ -38,16 +40,12 @@ __all__ = ["ConnectWise", "ConnectWiseSettings", "PreparedTicket"]
 
 #: Most characters of a ticket's `summary`.
 SUMMARY_LIMIT = 100
-#: Pages of 1000 of a company's configurations that are searched here when a name is unfit for a query.
-CONFIGURATION_PAGES = 3
 #: Every site answers to this release, so links with it outlive an upgrade of a hosted site.
 ANY_RELEASE = "v4_6_release"
 
 T = TypeVar("T")
 
 _REFERENCE = re.compile(r"[A-Za-z0-9-]{1,50}")
-#: In ConnectWise's query language quotes, brackets and `*` have a meaning and no documented escape.
-_FIT_FOR_A_QUERY = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +73,7 @@ class ConnectWise(Connector):
         self.api = ConnectWiseApi(name, settings, context)
         self.lookup = Lookup(self.api, clock)
         self._companies = Companies(self.api, clock)
+        self._tickets = Tickets(self.api, self.lookup, settings)
 
     def parts(self) -> Sequence[TemplatePart]:
         return (
@@ -124,22 +123,24 @@ class ConnectWise(Connector):
         if priority is not None:
             body["priority"] = {"id": lookup.priority(priority).id}
         body[settings.reference_field] = ticket.reference
+        text = _not_like_a_note(ticket.text, ticket.reference)
         if settings.visibility == "internal":
             # The description is what customers see in portal and mail, the internal analysis never is. Technicians
             # are still notified: processNotifications stays as the board has it, only mail to the contact is off.
             body["initialDescription"] = ticket.notice
-            body["initialInternalAnalysis"] = ticket.text
+            body["initialInternalAnalysis"] = text
             body["automaticEmailContactFlag"] = False
             body["automaticEmailCcFlag"] = False
         else:
-            body["initialDescription"] = ticket.text
+            body["initialDescription"] = text
         return PreparedTicket(body)
 
     def create(self, prepared: PreparedTicket, progress: Progress) -> TicketRef:
         answer = self.api.request("POST", "/service/tickets", intent="create", json=dict(prepared.body))
         if not row_id(answer.json):
             raise OutcomeUnknown(f"ConnectWise answered {answer.status} to the new ticket, but without its id")
-        return self._ref(row_id(answer.json))
+        status = row_id(answer.json.get("status"))
+        return self._ref(row_id(answer.json), str(status) if status else "")
 
     def _extra_fields(self, fields: Mapping[str, str | int | float | bool], board: Entry) -> dict[str, Any]:
         # A template may render to nothing where a field is not wanted.
@@ -155,63 +156,41 @@ class ConnectWise(Connector):
         if ticket.agent is None or ticket.company is None:
             return ref
         try:
-            self._attach(ticket.agent, _company_id(ticket.company.company), _ticket_id(ref.id))
+            attach_host(self.api, ticket.agent, _company_id(ticket.company.company), _ticket_id(ref.id))
         except (Misconfigured, Rejected) as refused:
             log.warning("host not linked", connector=self.name, ticket=ref.id, reason=str(refused))
-        return self._ref(_ticket_id(ref.id))
-
-    def _attach(self, agent: Agent, company_id: int, ticket_id: int) -> None:
-        configuration = self._configuration(agent, company_id)
-        if configuration:
-            path = f"/service/tickets/{ticket_id}/configurations"
-            if configuration not in {row_id(row) for row in self.api.all_rows(path, max_pages=1)}:
-                self.api.request("POST", path, intent="update", json={"id": configuration})
-
-    def _configuration(self, agent: Agent, company_id: int) -> int:
-        """Id of the one active configuration with the agent's serial number, else its host name; 0: none or several."""
-        for field, wanted in (("serialNumber", agent.serial_number), ("name", agent.hostname)):
-            if not wanted.strip():
-                continue
-            fit = _FIT_FOR_A_QUERY.fullmatch(wanted)
-            rows = self.api.all_rows(
-                "/company/configurations",
-                {
-                    "conditions": f"company/id={company_id}" + (f' AND {field}="{wanted}"' if fit else ""),
-                    "fields": "id,name,serialNumber,activeFlag",
-                },
-                max_pages=CONFIGURATION_PAGES,
-            )
-            same = [
-                r
-                for r in rows
-                if same_name(text_of(r, field)) == same_name(wanted) and r.get("activeFlag") is not False
-            ]
-            if len(same) == 1:
-                return row_id(same[0])
-        return 0
+        return self._ref(_ticket_id(ref.id), ref.status)
 
     def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
         """Adds the note unless the ticket already has one with its marker, so that a repeat changes nothing."""
+        self._tickets.add_note(_ticket_id(ref.id), _marker(reference, note.key), note)
+
+    def has_note(self, ref: TicketRef, reference: str, key: str) -> bool:
+        return self._tickets.has_note(_ticket_id(ref.id), _marker(reference, key))
+
+    def look(self, ref: TicketRef) -> TicketState:
+        return self._tickets.look(_ticket_id(ref.id))
+
+    def untouched(self, state: TicketState) -> bool:
+        own = Entry(int(state.status or 0), state.status_name)
+        return any(
+            own.id == status if isinstance(status, int) else own.answers_to(status) or status.strip() == state.status
+            for status in self.settings.untouched_statuses
+        )
+
+    def raise_priority(self, ref: TicketRef, before: str, now: str) -> bool:
+        return self._tickets.raise_priority(_ticket_id(ref.id), before, now)
+
+    def close_ticket(self, ref: TicketRef, resolution: str) -> str:
+        """Sets the closed status only: the one field for a resolution is taken with the create alone."""
+        return self._tickets.close(_ticket_id(ref.id))
+
+    def reopen_ticket(self, ref: TicketRef, status: str) -> str:
+        return self._tickets.reopen(_ticket_id(ref.id), status)
+
+    def create_company(self, organization: Organization, reference: str) -> Company:
         _assert_plain(reference)
-        marker = f"[{reference}/{note.key}]"
-        path = f"/service/tickets/{_ticket_id(ref.id)}/notes"
-        try:
-            if any(marker in text_of(row, "text") for row in self.api.all_rows(path, max_pages=5)):
-                return
-            self.api.request(
-                "POST",
-                path,
-                intent="update",
-                json={
-                    "text": "\n\n".join(part for part in (note.title, note.text, marker) if part),
-                    "internalAnalysisFlag": True,
-                    "detailDescriptionFlag": False,
-                    "resolutionFlag": False,
-                    "processNotifications": False,
-                },
-            )
-        except Missing:
-            raise self._gone(ref.id) from None
+        return self._companies.create(organization, reference)
 
     def link(self, ticket: str, reference: str) -> TicketRef:
         _assert_plain(reference)
@@ -269,6 +248,8 @@ class ConnectWise(Connector):
         if settings.status != "":
             attempt("status", lookup.status, "status", settings.status, board)
         attempt("closed_status", lookup.closed_status, settings.closed_status, board)
+        for status in settings.untouched_statuses:
+            attempt("untouched_statuses", lookup.status, "untouched_statuses", status, board)
         for name, value in settings.fields.items():
             if not (isinstance(value, str) and "{" in value):  # Jinja is only known per ticket
                 attempt(f"fields.{name}", self._extra_fields, {name: value}, board)
@@ -290,8 +271,8 @@ class ConnectWise(Connector):
     def close(self) -> None:
         self.api.close()
 
-    def _ref(self, ticket_id: int) -> TicketRef:
-        return TicketRef(str(ticket_id), number=str(ticket_id), url=self._url(ticket_id))
+    def _ref(self, ticket_id: int, status: str = "") -> TicketRef:
+        return TicketRef(str(ticket_id), number=str(ticket_id), url=self._url(ticket_id), status=status)
 
     def _url(self, ticket_id: int) -> str:
         """Deep link to the ticket's page (form as public integrations use it); people log in without the `api-`."""
@@ -313,6 +294,17 @@ class ConnectWise(Connector):
 def _assert_plain(reference: str) -> None:
     if not _REFERENCE.fullmatch(reference):
         raise ValueError("a reference is 1 to 50 characters of [A-Za-z0-9-]")
+
+
+def _marker(reference: str, key: str) -> str:
+    _assert_plain(reference)
+    return f"[{reference}/{key}]"
+
+
+def _not_like_a_note(text: str, reference: str) -> str:
+    """`text` of a new ticket, which ConnectWise keeps as a note: its end must not pass for the marker of one."""
+    _, quoted, end = text.rstrip().rpartition(f"[{reference}/")
+    return f"{text}\n\n[{reference}]" if quoted and end.find("]") == len(end) - 1 else text
 
 
 def _ticket_id(ticket: str) -> int:

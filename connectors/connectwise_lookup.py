@@ -44,6 +44,8 @@ REFERENCES: Mapping[str, str] = {
     "workType": "",
 }
 
+_PRIORITIES = "/service/priorities"
+
 #: Members are large records; these are all that is needed of them.
 _FIELDS = {"/system/members": "id,identifier,firstName,lastName,inactiveFlag"}
 
@@ -61,6 +63,7 @@ class Entry:
     name: str
     aliases: tuple[str, ...] = ()
     closed: bool = False
+    default: bool = False
 
     def answers_to(self, name: str) -> bool:
         return same_name(name) in {same_name(own) for own in (self.name, *self.aliases)}
@@ -76,7 +79,8 @@ def parse_entries(rows: Sequence[Mapping[str, Any]]) -> list[Entry]:
         full_name = f"{text_of(row, 'firstName')} {text_of(row, 'lastName')}".strip()
         names = [name for name in (text_of(row, "name"), text_of(row, "identifier"), full_name) if name]
         if names:
-            entries.append(Entry(row_id(row), names[0], tuple(names[1:]), closed=row.get("closedStatus") is True))
+            closed, default = row.get("closedStatus") is True, row.get("defaultFlag") is True
+            entries.append(Entry(row_id(row), names[0], tuple(names[1:]), closed, default))
     return entries
 
 
@@ -106,10 +110,21 @@ class Lookup:
     def status(self, setting: str, value: NameOrId, board: Entry) -> Entry:
         return self.resolve(setting, value, f"/service/boards/{board.id}/statuses", f" on board “{board.name}”")
 
+    def statuses(self, board: Entry) -> list[Entry]:
+        """The active ones, in the board's order."""
+        return self._entries(f"/service/boards/{board.id}/statuses")
+
+    def open_status(self, board: Entry) -> Entry:
+        """What the board gives new tickets, else its first open status."""
+        usable = [entry for entry in self.statuses(board) if not entry.closed]
+        if not usable:
+            raise Misconfigured(f"board “{board.name}” has no open status; make one in ConnectWise")
+        return next((entry for entry in usable if entry.default), usable[0])
+
     def closed_status(self, value: NameOrId, board: Entry) -> Entry:
         """The configured status for finished tickets, else the board's first closed one."""
         if value == "":
-            closed = [entry for entry in self._entries(f"/service/boards/{board.id}/statuses") if entry.closed]
+            closed = [entry for entry in self.statuses(board) if entry.closed]
             if not closed:
                 raise Misconfigured(f"board “{board.name}” has no status that closes a ticket; make one in ConnectWise")
             return closed[0]
@@ -122,7 +137,11 @@ class Lookup:
         return status
 
     def priority(self, value: NameOrId) -> Entry:
-        return self.resolve("priorities", value, "/service/priorities")
+        return self.resolve("priorities", value, _PRIORITIES)
+
+    def default_priority(self) -> Entry | None:
+        """What ConnectWise gives tickets that ask for none."""
+        return next((entry for entry in self._entries(_PRIORITIES) if entry.default), None)
 
     def field(self, name: str, value: str | int | float | bool, board: Entry) -> Any:
         """The JSON value of a configured ticket field: references become `{"id": …}`, everything else passes."""

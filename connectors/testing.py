@@ -16,120 +16,42 @@ This module needs pytest; nothing else of the bridge does.
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import replace
 
 import pytest
 
-from bridge.models import Agent, CompanyMatch, CompanySource, Note, Organization, Ticket, TicketRef
-from connectors.base import (
-    Connector,
-    ConnectorContext,
-    Held,
-    Misconfigured,
-    Outcome,
-    OutcomeUnknown,
-    Rejected,
-    Unavailable,
+from bridge.models import Agent, Note, Organization, Ticket
+from connectors.base import Connector, Held, Misconfigured, Outcome, OutcomeUnknown, Rejected, Unavailable
+from connectors.testing_following import FollowingContract
+from connectors.testing_parts import (
+    RETRY_AFTER,
+    TIMEOUT,
+    Deleting,
+    Fault,
+    Gate,
+    Kind,
+    PretendSystem,
+    Remembered,
+    SeenTicket,
+    assert_no_secret,
 )
-from connectors.redaction import redact
 
-#: What a request does at the pretend system: nothing, make a ticket (or mail), anything else that changes something.
-Kind = Literal["read", "create", "change"]
-
-#: How a pretend system is told to misbehave.
-Fault = Literal[
-    "drop",  # end the connection without doing anything
-    "commit_drop",  # do it, then end the connection without an answer
-    "silent",  # do nothing and never answer, until stopped
-    "error",  # say that something is wrong with the system (such as 503) without doing anything
-    "commit_error",  # do it, then say so (such as 500)
-    "busy",  # ask to come back in `RETRY_AFTER` seconds, without doing anything (429)
-    "denied",  # refuse the credentials
-    "garbage",  # answer a success whose content makes no sense, without doing anything
+__all__ = [
+    "HOSTILE",
+    "RETRY_AFTER",
+    "TIMEOUT",
+    "ConnectorContract",
+    "Deleting",
+    "Fault",
+    "Gate",
+    "Kind",
+    "PretendSystem",
+    "Remembered",
+    "SeenTicket",
 ]
-
-#: Seconds that `busy` names.
-RETRY_AFTER = 7
-
-#: Seconds that a request may take in these tests.
-TIMEOUT = 1.0
-
-
-@dataclass(frozen=True)
-class SeenTicket:
-    """A ticket as the system holds it."""
-
-    id: str
-    reference: str
-    title: str
-    #: All other texts, wherever they are kept.
-    texts: Sequence[str]
-    company: str = ""
-    #: Every further field or header, except what differs from ticket to ticket anyway (ids, dates).
-    fields: Mapping[str, object] | None = None
-
-
-class PretendSystem(Protocol):
-    """A stand-in for the outside system, on loopback."""
-
-    def settings(self) -> Mapping[str, Any]:
-        """A connector table that fits this system, as it would stand in the configuration, credentials included."""
-
-    def secrets(self) -> Sequence[str]:
-        """What of `settings` may appear nowhere."""
-
-    def requests(self) -> Sequence[Kind]:
-        """What was received so far, in order, faulty or not."""
-
-    def tickets(self) -> Sequence[SeenTicket]:
-        """The tickets (or mails) that exist, oldest first."""
-
-    def notes(self, ticket_id: str) -> Sequence[str]:
-        """The texts of the notes on a ticket."""
-
-    def misbehave(self, fault: Fault, kind: Kind | None = None) -> None:
-        """Every further request of this kind, or every one, meets this fault."""
-
-    def behave(self) -> None:
-        """Ends all faults."""
-
-    def stop(self) -> None:
-        """Nothing listens any more."""
-
-
-class Gate:
-    """`before_request` that counts, and that can be shut like a paused connector's."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.shut = False
-
-    def __call__(self) -> None:
-        self.calls += 1
-        if self.shut:
-            raise Unavailable("the connector is paused", RETRY_AFTER)
-
-
-class Remembered:
-    """`Progress` in memory. `lost`: the lease is lost, nothing can be saved any more."""
-
-    def __init__(self) -> None:
-        self.saved: dict[str, str] = {}
-        self.lost = False
-
-    def get(self) -> Mapping[str, str]:
-        return dict(self.saved)
-
-    def save(self, key: str, value: str) -> None:
-        if self.lost:
-            raise Unavailable("the lease was lost")
-        self.saved[key] = value
-
 
 HOSTILE = {
     "line breaks": "first\r\nBcc: other@example.com\r\n\r\nsecond\n.\nthird",
@@ -143,79 +65,8 @@ HOSTILE = {
 }
 
 
-class ConnectorContract:
+class ConnectorContract(FollowingContract):
     """Derive, set `connector_class`, and give the fixture `system`."""
-
-    connector_class: ClassVar[type[Connector]]
-    #: Does the system say how long to wait when it is busy?
-    names_retry_after: ClassVar[bool] = True
-
-    @pytest.fixture
-    def system(self) -> Iterator[PretendSystem]:
-        """The pretend system, listening."""
-        raise NotImplementedError("give a fixture `system`")
-
-    @pytest.fixture
-    def gate(self) -> Gate:
-        return Gate()
-
-    @pytest.fixture
-    def connector(self, system: PretendSystem, gate: Gate) -> Iterator[Connector]:
-        connector = self.make(system, gate)
-        yield connector
-        connector.close()
-
-    @pytest.fixture(autouse=True)
-    def no_secret_is_told(
-        self, system: PretendSystem, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-    ) -> Iterator[None]:
-        """Neither logs at debug level nor output hold a secret, whatever the test does."""
-        caplog.set_level(logging.DEBUG)
-        yield
-        shown = capfd.readouterr()
-        _assert_no_secret(system, caplog.text + shown.out + shown.err)
-
-    def make(self, system: PretendSystem, gate: Gate, **overrides: Any) -> Connector:
-        """A connector for `system`. Override it when yours needs more."""
-        table = {"timeout": TIMEOUT, **system.settings(), **overrides}
-        settings = self.connector_class.settings_class.model_validate(table)
-        return self.connector_class("contract", settings, ConnectorContext(before_request=gate))
-
-    def ticket(self, connector: Connector, number: int = 1, **changes: Any) -> Ticket:
-        """A sample ticket within the connector's declared limits."""
-        company = None
-        listed = connector.companies()
-        if listed is not None:
-            assert listed, "the pretend system must have a company"
-            company = CompanyMatch(listed[0], CompanySource.NAME)
-        ticket = Ticket(
-            reference=f"huntress-7-{number}",
-            report_id=number,
-            title=f"CRITICAL - Incident on HOST-{number}",
-            text=f"A foothold was found.\nReference: huntress-7-{number}\n",
-            notice=f"Security incident {number} is being worked on.",
-            html=f"<!doctype html><title>Incident</title><p>A foothold was found. huntress-7-{number}</p>",
-            severity="critical",
-            source_severity="critical",
-            organization=Organization(1, "Organization 1"),
-            company=company,
-        )
-        return replace(ticket, **changes)
-
-    def create(self, connector: Connector, ticket: Ticket) -> TicketRef:
-        return connector.create(connector.prepare(ticket), Remembered())
-
-    def findable(self) -> None:
-        if not self.connector_class.can_find:
-            pytest.skip("this system cannot be asked")
-
-    def outcome(self, system: PretendSystem, call: Callable[[], object]) -> Outcome:
-        """The outcome that `call` ends in: a sentence without a secret."""
-        with pytest.raises(Outcome) as raised:
-            call()
-        assert str(raised.value), "an outcome must say what happened"
-        _assert_no_secret(system, str(raised.value))
-        return raised.value
 
     # What it is
 
@@ -234,7 +85,7 @@ class ConnectorContract:
 
     def test_no_secret_in_what_it_shows(self, system: PretendSystem, connector: Connector) -> None:
         settings = self.connector_class.settings_class.model_validate(system.settings())
-        _assert_no_secret(system, f"{settings!r} {connector!r} {connector.system()} {connector.slot_group()}")
+        assert_no_secret(system, f"{settings!r} {connector!r} {connector.system()} {connector.slot_group()}")
 
     def test_check_finds_nothing_where_all_is_well(self, system: PretendSystem, connector: Connector) -> None:
         assert connector.check() == []
@@ -321,7 +172,7 @@ class ConnectorContract:
         try:
             ref = connector.create(prepared, Remembered())
         except (OutcomeUnknown, Held) as outcome:
-            _assert_no_secret(system, str(outcome))
+            assert_no_secret(system, str(outcome))
         else:
             # A connector may look by itself after a strange answer, but never make one up.
             assert [ref.id] == [seen.id for seen in system.tickets()]
@@ -361,10 +212,10 @@ class ConnectorContract:
         try:
             findings = connector.check()
         except Misconfigured as outcome:
-            _assert_no_secret(system, str(outcome))
+            assert_no_secret(system, str(outcome))
         else:
             assert findings, "check must find that the credentials are refused"
-            _assert_no_secret(system, repr(findings))
+            assert_no_secret(system, repr(findings))
         if self.connector_class.can_find:
             assert isinstance(self.outcome(system, lambda: connector.find("huntress-7-1")), Misconfigured)
 
@@ -432,23 +283,6 @@ class ConnectorContract:
         (added,) = list(system.notes(ref.id))[len(before[1]) :]
         assert added.rstrip().endswith(f"[{ticket.reference}/status-closed]"), "the marker stands at the end"
 
-    # Companies
-
-    def test_companies_are_known_by_id_and_name(self, connector: Connector) -> None:
-        listed = connector.companies()
-        if listed is None:
-            assert connector.company("Organization 1") is None
-            return
-        assert len({company.id for company in listed}) == len(listed) > 0
-        names = [company.name for company in listed]
-        for company in listed:
-            if company.id.isdecimal():
-                assert connector.company(int(company.id)) == company
-            if names.count(company.name) == 1:
-                assert connector.company(company.name) == company
-        assert connector.company("no such company") is None
-        assert {company.id for company in connector.companies(fresh=True) or ()} == {company.id for company in listed}
-
     # Linking
 
     def test_linking_what_does_not_exist_is_refused(self, system: PretendSystem, connector: Connector) -> None:
@@ -474,9 +308,3 @@ class ConnectorContract:
         progress.lost = True
         assert isinstance(self.outcome(system, lambda: connector.create(prepared, progress)), Unavailable)
         assert system.tickets() == []
-
-
-def _assert_no_secret(system: PretendSystem, text: str) -> None:
-    # Compared here, so that a failing test does not show the secret once more.
-    untouched = redact(text, system.secrets()) == text
-    assert untouched, "a secret, perhaps encoded, appears in an error, a log, an output or a representation"

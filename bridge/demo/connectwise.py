@@ -13,9 +13,10 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 from bridge.demo import connectwise_tables as tables
+from bridge.demo.connectwise_people import People
 from bridge.demo.connectwise_query import BadQuery, select
 from bridge.demo.connectwise_tables import Board, Row
-from bridge.demo.connectwise_tickets import Refused, build, invalid, not_found, patched
+from bridge.demo.connectwise_tickets import Refused, build, invalid, new_company, not_found, patched, set_closed
 from bridge.demo.server import PretendServer, Received, Reply
 
 COMPANY_ID = "bridgedemo"
@@ -34,7 +35,7 @@ ANY_RELEASE = "v4_6_release/"
 _CONFIGURATION_FIELDS = frozenset({"id", "name", "serialNumber", "activeFlag", "company"})
 
 
-class PretendConnectWise(PretendServer):
+class PretendConnectWise(People, PretendServer):
     """State is public for tests to look at and to change; hold `lock` while requests may be under way."""
 
     def __init__(
@@ -46,7 +47,8 @@ class PretendConnectWise(PretendServer):
         clock: Callable[[], float] = time.monotonic,
         **server: Any,
     ) -> None:
-        super().__init__(host, port, **server)
+        PretendServer.__init__(self, host, port, **server)
+        People.__init__(self)
         self.companies = list(companies)
         self.boards: dict[int, Board] = tables.default_boards()
         self.priorities: list[Row] = deepcopy(tables.PRIORITIES)
@@ -56,6 +58,8 @@ class PretendConnectWise(PretendServer):
         self.configurations: list[Row] = []
         #: By id, as stored: with the `initial…` texts, which the real one never gives back.
         self.tickets: dict[int, Row] = {}
+        #: No real system is empty: an old ticket that is nobody's here, and found by a search for any ticket.
+        self.old_ticket = self._old_ticket()
         #: By ticket id, the initial texts included.
         self.notes: dict[int, list[Row]] = {}
         #: By ticket id: ids of the configurations attached to it.
@@ -126,7 +130,9 @@ class PretendConnectWise(PretendServer):
         self._api("GET", "/service/sources", lambda r: self._listing(r, self.sources))
         self._api("GET", "/service/locations", lambda r: self._listing(r, tables.LOCATIONS))
         self._api("GET", "/system/members", lambda r: self._listing(r, self.members))
+        self._api("GET", r"/project/tickets/(\d+)", self._project_ticket)
         self._api("GET", "/company/companies", self._list_companies)
+        self._api("POST", "/company/companies", self._add_company)
         self._api("GET", "/company/configurations", self._list_configurations)
 
     _CODEBASE = r"([A-Za-z0-9_.]+)"
@@ -198,7 +204,7 @@ class PretendConnectWise(PretendServer):
         now = self.clock()
         visible = [
             self._public(ticket)
-            for number, ticket in self.tickets.items()
+            for number, ticket in {self.old_ticket["id"]: self.old_ticket, **self.tickets}.items()
             if self.search_right == "granted" and self._visible_at.get(number, now) <= now
         ]
         return self._listing(request, visible, tables.TICKET_FIELDS)
@@ -209,6 +215,7 @@ class PretendConnectWise(PretendServer):
         ticket["customFields"] = self._with_all_custom_fields(ticket.get("customFields"))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         ticket["_info"] = {"dateEntered": now, "enteredBy": PUBLIC_KEY, "lastUpdated": now}
+        answer = self._public(ticket)
         self.tickets[number] = ticket
         self._visible_at[number] = self.clock() + self.search_lag
         for field, flag in (
@@ -216,21 +223,37 @@ class PretendConnectWise(PretendServer):
             ("initialInternalAnalysis", "internalAnalysisFlag"),
         ):
             if ticket.get(field):
-                self._keep_note(number, {"text": ticket[field], flag: True})
+                self.keep_note(number, {"text": ticket[field], flag: True})
         if ticket.get("automaticEmailContactFlag", True) and ticket.get("processNotifications", True):
             self.contact_mail.append((number, f"{ticket['summary']}\n{ticket.get('initialDescription', '')}"))
-        return Reply(201, self._public(ticket))
+        if self.status_after_create:
+            self.set_status(number, self.status_after_create)
+        return Reply(201, answer)
+
+    def _old_ticket(self) -> Row:
+        board = self.boards[1]
+        company = {"id": self.companies[0][0]} if self.companies else None
+        ticket = {"id": 7, "summary": "Printer", "board": {"id": 1, "name": board.name}, "company": company}
+        ticket["status"] = {"id": board.statuses[-1]["id"], "name": board.statuses[-1]["name"]}
+        return set_closed({**ticket, "customFields": self._with_all_custom_fields(None)}, board)
 
     def _patch(self, request: Received, number: str) -> Reply:
         ticket = self._ticket(number)
         changed = patched(ticket, request.json, self.boards[ticket["board"]["id"]], self._choices)
-        self.tickets[ticket["id"]] = changed
+        changed = self.tickets[ticket["id"]] = self._after_change(ticket, changed)
         return Reply(200, self._public(changed))
 
     def _ticket(self, number: str) -> Row:
         if int(number) not in self.tickets:
             raise not_found(f"Ticket {number} not found")
         return self.tickets[int(number)]
+
+    def _project_ticket(self, request: Received, number: str) -> Reply:
+        if not self.project_right:
+            raise Refused(Reply(403, {"code": "Security", "message": "You do not have permission.", "errors": None}))
+        if int(number) not in self.project_tickets:
+            raise not_found(f"Ticket {number} not found")
+        return self._shown(request, self.project_tickets[int(number)])
 
     @staticmethod
     def _public(ticket: Row) -> Row:
@@ -268,10 +291,12 @@ class PretendConnectWise(PretendServer):
             raise invalid("text", "The text field is required.", "MissingRequiredField", "note")
         if body.get("detailDescriptionFlag") and body.get("processNotifications", True):
             self.contact_mail.append((ticket["id"], body["text"]))
-        return Reply(201, self._keep_note(ticket["id"], body))
+        return Reply(201, self.keep_note(ticket["id"], body))
 
-    def _keep_note(self, number: int, body: Row) -> Row:
-        note = {"id": self._next_id(), "ticketId": number, **body}
+    def keep_note(self, number: int, body: Row) -> Row:
+        """Puts a note on a ticket, whoever writes it; returns it."""
+        flags = {"detailDescriptionFlag": False, "internalAnalysisFlag": False, "resolutionFlag": False}
+        note = {"id": self._next_id(), "ticketId": number, **flags, **body}
         self.notes.setdefault(number, []).append(note)
         return note
 
@@ -302,6 +327,11 @@ class PretendConnectWise(PretendServer):
 
     def _list_companies(self, request: Received) -> Reply:
         return self._listing(request, self._company_rows())
+
+    def _add_company(self, request: Received) -> Reply:
+        identifier, name = new_company(request.json, [identifier for _, identifier, _ in self.companies])
+        self.companies.append((self._next_id(), identifier, name))
+        return Reply(201, self._company_rows()[-1])
 
     def _list_configurations(self, request: Received) -> Reply:
         return self._listing(request, self.configurations, _CONFIGURATION_FIELDS)

@@ -100,6 +100,7 @@ FLAGS = frozenset(
 #: Every field of a ticket that this pretend system knows; the real one has some more.
 TICKET_FIELDS = frozenset(
     {"id", "recordType", "severity", "impact", "closedFlag", "customFields", "requiredDate", "parentTicketId"}
+    | {"mergedParentTicket", "hasMergedChildTicketFlag"}
     | {"initialDescriptionFrom", "budgetHours", "integratorTags", "_info", *TEXT_LIMITS, *INITIAL_TEXTS}
     | REFERENCES
     | FLAGS

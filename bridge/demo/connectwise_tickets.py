@@ -11,7 +11,7 @@ from bridge.demo.server import Reply
 #: Rows that a reference field may name on a board; None: any id is taken.
 Choices = Callable[[str, Board], "Sequence[Row] | None"]
 
-_READ_ONLY = frozenset({"id", "_info", "closedFlag", "recordType"})
+_READ_ONLY = frozenset({"id", "_info", "closedFlag", "recordType", "mergedParentTicket", "hasMergedChildTicketFlag"})
 _KEYS_OF_A_REFERENCE = frozenset({"id", "name", "identifier"})
 
 
@@ -123,7 +123,9 @@ def patched(ticket: Row, operations: object, board: Board, choices: Choices) -> 
             raise invalid("op", "The operation is not supported.")
         if "/" in path.strip("/"):
             continue  # a part of a reference: answered 200, and nothing changes
-        if path not in TICKET_FIELDS or path in _READ_ONLY:  # names have no leading slash and mind their case
+        if path not in TICKET_FIELDS - _READ_ONLY - set(
+            INITIAL_TEXTS
+        ):  # names have no leading slash and mind their case
             raise invalid(path, f"The path {path} is not a field of a ticket.")
         if name == "remove":
             changed.pop(path, None)
@@ -131,3 +133,22 @@ def patched(ticket: Row, operations: object, board: Board, choices: Choices) -> 
         check_values({path: value})
         changed[path] = resolve(path, value, board, choices) if path in REFERENCES else value
     return set_closed(changed, board)
+
+
+#: Most characters of a company's identifier (older releases) and name.
+_COMPANY_LIMITS = {"identifier": 25, "name": 156}
+
+
+def new_company(body: object, taken: Sequence[str]) -> tuple[str, str]:
+    """Identifier and name of the company that a create with `body` makes. Raises `Refused`."""
+    given = body if isinstance(body, dict) else {}
+    for field, limit in _COMPANY_LIMITS.items():
+        value = given.get(field)
+        if not isinstance(value, str) or not value.strip():
+            raise invalid(field, f"The {field} field is required.", "MissingRequiredField", "company")
+        if len(value) > limit:
+            message = f"The field {field} must be a string with a maximum length of {limit}."
+            raise invalid(field, message, "StringLength", "company")
+    if given["identifier"].casefold() in {identifier.casefold() for identifier in taken}:
+        raise invalid("identifier", "Company ID already in use.", "ObjectExists", "company")
+    return given["identifier"], given["name"]

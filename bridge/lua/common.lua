@@ -107,14 +107,18 @@ local function let_go(key, connector, report)
   wake()
 end
 
+-- Does a ticket not know what became of its report? `its` are told, considered and ended_at.
+local function behind(report, its)
+  local now_is = redis.call('HMGET', P .. 'report:' .. report, 'version', 'over')
+  return num(now_is[1]) > math.max(num(its[1]), num(its[2])) or (now_is[2] == '1') ~= (its[3] and true or false)
+end
+
 -- Is there anything to do for a delivery?
 local function unfinished(connector, report)
   local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'todo', 'plan', 'told', 'considered', 'ended_at')
   if its[1] == 'pending' or its[1] == 'creating' then return true end
   if its[1] ~= 'created' and its[1] ~= 'closed' then return false end
-  if (its[2] or '[]') ~= '[]' or (its[3] or '') ~= '' then return true end
-  local now_is = redis.call('HMGET', P .. 'report:' .. report, 'version', 'over')
-  return num(now_is[1]) > math.max(num(its[4]), num(its[5])) or (now_is[2] == '1') ~= (its[6] and true or false)
+  return (its[2] or '[]') ~= '[]' or (its[3] or '') ~= '' or behind(report, {its[4], its[5], its[6]})
 end
 
 -- The poller's safety net: what has something to do, and has no owner, must be scheduled.

@@ -1,7 +1,8 @@
 -- An owner ends its turn without a ticket to record. ARGV: report, connector, owner token, JSON of what to write:
 -- state, reason, kind (why it waits), delay (ms, absent: nothing more is due), failures, doubt (true: its request may have
--- been carried out just now), looked, considered, done (todo items done), todo (items to add), remark, result (true: the
--- turn came to an answer, lapsed leases no longer count).
+-- been carried out just now), looked, considered, done (todo items done), todo (items to add), waiting (items that the delay
+-- is for), later (true: those hold up no news of the report), remark, result (true: the turn came to an answer, lapsed leases
+-- no longer count).
 -- Answers 1, or 0 when it is not the owner any more (then nothing changes).
 local report, connector, token, change = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6])
 local key = delivery_key(connector, report)
@@ -33,6 +34,16 @@ elseif change.state then
     if change.state ~= 'held' then redis.call('HDEL', key, 'doubt_at', 'looked') end
     drop_proof(connector, report)
   end
+end
+
+-- What came up during this turn need not wait for what the turn left for later.
+if change.waiting then
+  local left = {}
+  for _, item in ipairs(change.waiting) do left[item] = true end
+  for _, item in ipairs(list) do
+    if not left[item] then change.delay = 0 end
+  end
+  if change.later and behind(report, redis.call('HMGET', key, 'told', 'considered', 'ended_at')) then change.delay = 0 end
 end
 
 let_go(key, connector, report)

@@ -100,6 +100,9 @@ class ConnectWiseSystem(HttpSystem):
         with self.pretend.lock:
             return [str(note["text"]) for note in self.pretend.notes.get(int(ticket_id), [])]
 
+    def delete(self, ticket_id: str) -> None:
+        self.pretend.delete_ticket(int(ticket_id))
+
 
 class AutotaskSystem(HttpSystem):
     routes = {"create": [("POST", "(?i)/tickets$")], "read": [("GET", ""), ("POST", "/query$")]}  # noqa: RUF012
