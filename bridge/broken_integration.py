@@ -1,8 +1,9 @@
 """The one rule by which the bridge raises a severity: Huntress says that it cannot send incident reports to a PSA.
 
 Whoever still relies on the vendor's own integration hears of no incident then, whatever severity the source gives such
-a platform action. The rule is made from the one example in the vendor's document (GET /v1/platform_actions): "The Huntress
-security platform is unable to send incident reports to your PSA system and we need you to reconfigure the integration."
+a platform action. The rule is made from the only example in the vendor's document (GET /v1/platform_actions): "The
+Huntress security platform is unable to send incident reports to your PSA system and we need you to reconfigure the
+integration."
 """
 
 from __future__ import annotations
