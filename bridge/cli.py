@@ -364,16 +364,17 @@ def _report(file: Path | None, kind: str | None) -> IncidentReport:
 def explain(file: Path | None, kind: str | None, organization: int | None, severity: str | None) -> int:
     """Which connectors, company, priority and templates apply, and why."""
     from dataclasses import replace
+    from datetime import UTC, datetime
 
     from bridge.explain import explanation
 
     settings = _settings(connectors=True)
     report = _report(file, kind)
     if organization is not None:
-        report = replace(report, organization_id=organization)
+        report = replace(report, organization_id=organization, organizations=())
     if severity is not None:
-        report = replace(report, severity=severity.lower())
-    for line in explanation(settings, report):
+        report = replace(report, severity=severity.lower(), given_severity="")
+    for line in explanation(settings, report, datetime.now(UTC)):
         click.echo(_clean(line))
     return 0
 

@@ -57,10 +57,16 @@ class PretendWorld:
             self.huntress.reports[number] = scenario.incident(number, organization, agent, datetime.now(UTC))
         self.made += 1
 
+    def further(self) -> None:
+        """One escalation and the platform action that matters most."""
+        self.huntress.add_escalation([1])
+        self.huntress.add_platform_action()
+
     def tables(self) -> dict[str, Any]:
         """The configuration that points at this world."""
         return {
             "huntress": self.huntress.settings(),
+            "sources": {"escalations": True, "platform_actions": True},
             "connectors": {
                 "psa": self.connectwise.settings(),
                 "desk": self.autotask.settings(),
@@ -134,6 +140,7 @@ def run_demo(seconds: float | None) -> int:
         path.chmod(0o600)
         for _ in range(FIRST_REPORTS):
             world.incident()
+        world.further()
         with Runtime(load(path, environ={})) as runtime:
             process = Process(runtime, ("poller", "worker", "web"))
             process.start()
@@ -193,7 +200,7 @@ def _table(world: PretendWorld, arrived: Collection[tuple[str, str, str, str]], 
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{world.made} reports, {len(arrived)} tickets", title_justify="left")
+    table = Table(title=f"{world.made} reports and two more, {len(arrived)} tickets", title_justify="left")
     for name in ("system", "ticket", "company or recipient", "title"):
         table.add_column(name, no_wrap=True)
     for row in list(arrived)[-max(5, height - 9) :]:
@@ -204,7 +211,8 @@ def _table(world: PretendWorld, arrived: Collection[tuple[str, str, str, str]], 
 def _sum_up(world: PretendWorld) -> None:
     counts = (len(world.connectwise.tickets), len(world.autotask.tickets), len(world.mailbox.messages))
     click.echo(
-        f"{world.made} reports: {counts[0]} ConnectWise tickets, {counts[1]} Autotask tickets, {counts[2]} e-mails"
+        f"{world.made} reports, an escalation and a platform action: {counts[0]} ConnectWise tickets, "
+        f"{counts[1]} Autotask tickets, {counts[2]} e-mails"
     )
     if world.mailbox.messages:
         body = world.mailbox.messages[0].message.get_body(("plain",))

@@ -352,8 +352,10 @@ def escalation(number: int, organizations: Iterable[Mapping[str, Any]], **fields
 def platform_action(number: int, organizations: Iterable[Mapping[str, Any]] = (), **fields: Any) -> dict[str, Any]:
     """The platform action with this id; its subject is the vendor's own example."""
     raw = {
-        "subject": "The Huntress security platform is unable to send incident reports to your PSA system and we need you "
-        "to reconfigure the integration.",
+        "subject": (
+            "The Huntress security platform is unable to send incident reports to your PSA system and we need you to "
+            "reconfigure the integration."
+        ),
         "type": "Integration",
         "subtype": "",
     }
