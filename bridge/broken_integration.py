@@ -16,9 +16,9 @@ from bridge.models import Kind
 RAISED_TO = "critical"
 
 _WHERE_TICKETS_GO = re.compile(
-    r"\b(psa|ticket(s|ing)?|connectwise|connect wise|autotask|datto|halo ?psa|kaseya|syncro|servicenow)\b"
+    r"\b(psa|ticket(s|ing)?|connectwise(?! (automate|control|rmm))|autotask|halo ?psa|kaseya bms|syncro|servicenow)\b"
 )
-_HANDING_OVER = re.compile(r"\b(send(ing)?|sent|deliver(y|ing)?|creat(e|ing)|post|push|sync)\b")
+_HANDING_OVER = re.compile(r"\b(send(ing)?|sent|deliver(y|ed|ing)?|creat(e|ed|ing)|post(ed)?|push(ed)?|sync(ed)?)\b")
 _TROUBLE = re.compile(
     r"\b(unable|cannot|can not|can.t|could not|couldn.t|not able|no longer|fail(s|ed|ing|ure)?|errors?|"
     r"broken|disconnected|disabled|expired|invalid|revoked|unauthorized|misconfigured|reconfigure|reconnect|"
