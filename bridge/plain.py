@@ -106,7 +106,7 @@ def _html(text: str, limit: int | None) -> str:
     room = len(text)
     while True:
         document = (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Huntress incident</title></head><body>'
+            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Huntress</title></head><body>'
             f'<div style="white-space:pre-wrap;font-family:sans-serif">{escape(fit(text, room))}</div></body></html>'
         )
         if limit is None or size(document) <= limit or room < 2:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from bridge.models import IncidentReport, Kind, Organization
@@ -150,6 +151,7 @@ ZONES = st.sampled_from(
 MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds the zone
 
 
+@examples(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(st.lists(HOURS, min_size=1, max_size=3), ZONES, MOMENTS)
 def test_an_end_lies_ahead_and_is_one(quiet: list[dict[str, Any]], zone: ZoneInfo, now: datetime) -> None:
     table = settings(*quiet)
@@ -165,6 +167,7 @@ def test_an_end_lies_ahead_and_is_one(quiet: list[dict[str, Any]], zone: ZoneInf
     assert last[0] == end
 
 
+@examples(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(HOURS, ZONES, MOMENTS)
 def test_away_from_clock_changes_the_wall_clock_decides(window: dict[str, Any], zone: ZoneInfo, now: datetime) -> None:
     there = now.astimezone(zone)
