@@ -6,13 +6,13 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from pydantic import TypeAdapter
 
 from bridge.idempotency import IdempotencyStore
-from bridge.models import Agent, Organization
+from bridge.models import Agent, Kind, Organization, ReportKey
 
 #: Seconds that an agent's details are kept.
 AGENT_KEPT = 3600
@@ -53,14 +53,26 @@ def overdue_after(poll: PollState) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamState:
+    """How the listing of one further stream is doing, as `PollState`. `problem` is empty after a complete one."""
+
+    last_complete_at: float | None = None
+    problem: str = ""
+    problem_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """A report that cannot be parsed."""
 
     key: str
-    report_id: int | None
+    report_id: ReportKey | None
     reason: str
     raw: str
     seen_at: float
+
+
+_STREAM = TypeAdapter(StreamState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +149,7 @@ class Bookkeeping:
 
     # -- quarantine ----------------------------------------------------------------------------------------------------
 
-    def quarantine(self, key: str, report_id: int | None, reason: str, raw: str) -> bool:
+    def quarantine(self, key: str, report_id: ReportKey | None, reason: str, raw: str) -> bool:
         """Keeps a report that cannot be parsed. True when it is new or its reason changed."""
         name = self.store.key("quarantine")
         known = cast("str | None", self.client.hget(name, key))
@@ -193,6 +205,18 @@ class Bookkeeping:
             heartbeat_at=seconds("heartbeat_at"),
             heartbeat_problem=stored.get("heartbeat_problem", ""),
         )
+
+    def save_stream(self, kind: Kind, problem: str = "") -> None:
+        """A further stream was listed, now; `problem` says why not, or not to its end."""
+        now, before = self.store.now(), self.stream(kind)
+        state = StreamState(before.last_complete_at if problem else now)
+        if problem:
+            state = replace(state, problem=problem, problem_since=before.problem_since or now)
+        self.client.hset(self.store.key("streams"), kind.value, _STREAM.dump_json(state).decode())
+
+    def stream(self, kind: Kind) -> StreamState:
+        stored = cast("str | None", self.client.hget(self.store.key("streams"), kind.value))
+        return _STREAM.validate_json(stored) if stored else StreamState()
 
     def save_configuration_problem(self, problem: str) -> None:
         """Why the last change of the configuration was refused; '' when it was taken."""

@@ -116,6 +116,11 @@ def _check_source(settings: Settings, budget: Budget) -> Iterator[Finding]:
     if finally_unknown:
         names = ", ".join(map(str, finally_unknown))
         yield Finding("organizations", f"account {account.id} has no organization with these ids: {names}")
+    for kind in settings.sources.kinds:
+        try:
+            source.further(kind)
+        except SourceError as error:
+            yield Finding(f"sources.{kind.value}s", str(error))
 
 
 def _check_connector(connector: Connector, companies: Companies, name: str) -> Iterator[Finding]:

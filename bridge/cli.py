@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bridge.settings import Settings
 
 STATES = ("pending", "creating", "created", "rejected", "held", "closed", "handled", "gone")
+KINDS = ("incident_report", "escalation", "platform_action")
 
 
 def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -310,12 +311,21 @@ def check(online: bool) -> int:
     return 1 if findings else 0
 
 
+def _report_options(function: Callable[..., int]) -> Callable[..., int]:
+    """`--report` and `--kind`, as `_report` takes them."""
+    path = click.Path(exists=True, dir_okay=False, path_type=Path)
+    function = click.option("--kind", type=click.Choice(KINDS), help="What the JSON is; else its keys say it.")(
+        function
+    )
+    return click.option("--report", "file", type=path, help="A report, escalation or platform action as JSON.")(
+        function
+    )
+
+
 @command("render")
 @click.argument("connector")
-@click.option(
-    "--report", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A report as JSON."
-)
-def render(connector: str, file: Path | None) -> int:
+@_report_options
+def render(connector: str, file: Path | None, kind: str | None) -> int:
     """Shows the ticket that a report would make in CONNECTOR; a built-in sample without --report."""
     from bridge import printing as texts
     from bridge.preview import preview
@@ -324,7 +334,7 @@ def render(connector: str, file: Path | None) -> int:
     settings = _settings()
     _show(connector, settings)
     try:
-        rendered = preview(settings, connector, _report(file))
+        rendered = preview(settings, connector, _report(file, kind))
     except Outcome as outcome:
         click.echo(_clean(f"{connector}: {outcome}"), err=True)
         return 1
@@ -334,37 +344,37 @@ def render(connector: str, file: Path | None) -> int:
     return 1 if rendered.problems else 0
 
 
-def _report(file: Path | None) -> IncidentReport:
+def _report(file: Path | None, kind: str | None) -> IncidentReport:
+    from bridge.models import Kind
     from bridge.preview import read_report, sample_report
     from bridge.settings import ConfigurationError
 
     if file is None:
         return sample_report()
     try:
-        return read_report(file)
+        return read_report(file, Kind(kind) if kind else None)
     except (OSError, ValueError) as error:
         raise ConfigurationError([f"--report {file}: {error}"]) from None
 
 
 @command("explain")
-@click.option(
-    "--report", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A report as JSON."
-)
+@_report_options
 @click.option("--organization", type=int, help="Organization id, instead of the report's.")
 @click.option("--severity", help="Severity, instead of the report's.")
-def explain(file: Path | None, organization: int | None, severity: str | None) -> int:
+def explain(file: Path | None, kind: str | None, organization: int | None, severity: str | None) -> int:
     """Which connectors, company, priority and templates apply, and why."""
     from dataclasses import replace
+    from datetime import UTC, datetime
 
     from bridge.explain import explanation
 
     settings = _settings(connectors=True)
-    report = _report(file)
+    report = _report(file, kind)
     if organization is not None:
-        report = replace(report, organization_id=organization)
+        report = replace(report, organization_id=organization, organizations=())
     if severity is not None:
-        report = replace(report, severity=severity.lower())
-    for line in explanation(settings, report):
+        report = replace(report, severity=severity.lower(), given_severity="")
+    for line in explanation(settings, report, datetime.now(UTC)):
         click.echo(_clean(line))
     return 0
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import redis
 import structlog
@@ -20,6 +22,7 @@ from bridge.leases import STEP_MARGIN, Lease, LeaseKeeper
 from bridge.models import Account, DeliveryState, Note, ReportKey, Ticket, TicketRef, nothing_but
 from bridge.news import News, NoteKind, facts
 from bridge.probe import Prober
+from bridge.quiet import held_until
 from bridge.reconcile import Step
 from bridge.rendering import Renderer, RenderInput
 from bridge.routing import reference
@@ -38,7 +41,10 @@ from connectors.base import (
 #: `bridge.render_guard`: 10 of waiting and 40 of work.
 PREPARE_SECONDS = 120.0
 DETAILS_SECONDS = 20.0
-#: Steps that tell an existing ticket what became of its report.
+#: Longest seconds that quiet hours hold a delivery back before they are looked at again.
+LONGEST_HOLD = 3600.0
+#: Steps that quiet hours hold back, and steps that tell an existing ticket what became of its report.
+HELD_BACK = frozenset({Step.CREATE, Step.UPDATE, Step.END, Step.REOPEN})
 FOLLOWING = frozenset({Step.RESUME, Step.UPDATE, Step.END, Step.REOPEN})
 RENDER_SECONDS = 60.0
 
@@ -67,6 +73,8 @@ class Surroundings:
     companies: Companies
     details: Details
     account: Callable[[], Account | None]
+    #: For quiet hours.
+    zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
 
 
 class _Progress:
@@ -188,6 +196,8 @@ class Turn:
     def take(self) -> None:
         """Does the next step."""
         step = reconcile.next_step(self.claim, can_find=self.connector.can_find)
+        if step in HELD_BACK and self.is_quiet():
+            return
         if step is Step.GIVE_UP and self.claim.ticket is not None:
             self.leave_off()
         elif step is Step.GIVE_UP:
@@ -209,6 +219,19 @@ class Turn:
             self.store.release(self.claim, considered=self.claim.version)
         else:
             self.store.release(self.claim)
+
+    def is_quiet(self) -> bool:
+        """Do quiet hours or maintenance hold this back? It is asked again at their end, and each hour."""
+        report = self.claim.report
+        now = datetime.fromtimestamp(self.store.now(), UTC)
+        held = held_until(self.service.settings, self.around.zone, report, now) if report else None
+        if held is None:
+            return False
+        until, why = held
+        delay = min((until - now).total_seconds(), LONGEST_HOLD)
+        state = DeliveryState.PENDING if self.claim.state is DeliveryState.PENDING else None
+        self.store.release(self.claim, state=state, reason=f"held back by {why}", kind="quiet", delay=delay)
+        return True
 
     def leave_off(self) -> None:
         """Workers end over this ticket: what is to be done to it is not done any more."""

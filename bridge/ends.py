@@ -25,7 +25,7 @@ from bridge.huntress import (
 )
 from bridge.idempotency import IdempotencyStore
 from bridge.leadership import Leadership
-from bridge.models import UNLISTED, Account, IncidentReport, ReportKey
+from bridge.models import UNLISTED, Account, IncidentReport, Kind, ReportKey
 from bridge.paging import PAGE_SIZE
 from bridge.routing import Routes
 
@@ -73,9 +73,16 @@ class Ends:
             if missing.organization_id in listed and missing.report is not None and isinstance(missing.key, int):
                 self.end(replace(missing.report, status=UNLISTED))
 
-    def confirm(self, source: HuntressClient, account: Account, read: Read) -> None:
-        """Asks the source about everything that is missing and due. What goes wrong ends nothing."""
-        due = {missing.key: missing for missing in self.absences.missing() if missing.due}
+    def confirm(self, source: HuntressClient, account: Account, read: Read, *, incidents: bool) -> None:
+        """Asks the source about everything that is missing and due. What goes wrong ends nothing.
+
+        `incidents`: does the source tell how a single incident report stands?
+        """
+        due = {
+            missing.key: missing
+            for missing in self.absences.missing()
+            if missing.due and (incidents or not isinstance(missing.key, int))
+        }
         try:
             fresh = [missing for missing in due.values() if isinstance(missing.key, int) and not missing.asked]
             if len(fresh) > 1:
@@ -142,6 +149,8 @@ class Ends:
                 organization_id=report.organization_id or known.organization_id,
                 account_id=report.account_id or known.account_id,
             )
+            if report.kind is not Kind.INCIDENT_REPORT:  # only its single read has one, so that is no news
+                report = replace(report, summary=known.summary)
         routes = self.routes()
         names = routes.connectors(report) if adopt else list(routes.connectors_settings)
         pairs = [(name, routes.reference(report, name)) for name in names]

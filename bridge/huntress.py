@@ -1,4 +1,4 @@
-"""The source's client: reads accounts, organizations, agents and incident reports. It changes nothing at Huntress.
+"""The source's client: reads accounts, organizations, agents, incident reports and further streams. It changes nothing.
 
 Two dialects exist: `incident_reports`, which the vendor documents (https://api.huntress.io/docs), and `reports`, which
 lists incidents under `/reports` with `status=open` and little more than their ids.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -16,18 +17,29 @@ import structlog
 from bridge.listing import (
     Listing,
     Unparsable,
+    is_open_further,
     is_open_incident,
     is_open_report,
     no_summary,
     sort_out,
 )
-from bridge.models import FINISHED_STATUSES, OPEN_STATUSES, Account, Agent, IncidentReport, Organization, Remediation
+from bridge.models import (
+    FINISHED_STATUSES,
+    OPEN_STATUSES,
+    Account,
+    Agent,
+    IncidentReport,
+    Kind,
+    Organization,
+    Remediation,
+)
 from bridge.paging import PagingError, Params, pages
 from bridge.parsing import (
     ParseError,
     line,
     parse_account,
     parse_agent,
+    parse_escalation,
     parse_organization,
     parse_remediation,
     parse_report,
@@ -77,6 +89,9 @@ RATE_WINDOW = 60.0
 MAX_PENALTY = 900.0
 #: Requests tried in all when the source answers 429.
 _TRIES = 3
+#: Statuses by which open escalations and platform actions can be listed; `sent` ones have none of their own.
+_LISTED_FURTHER = ("open", "overdue")
+_PLURALS = {Kind.ESCALATION: "escalations", Kind.PLATFORM_ACTION: "platform_actions"}
 #: Largest answer taken: a page of 500 reports with long bodies.
 _MAX_BYTES = 128 * 1024 * 1024
 
@@ -201,6 +216,27 @@ class HuntressClient:
                 with suppress(ParseError):  # what cannot be read ends nothing
                     reports.append(parse_report(raw))
             yield reports
+
+    def further(self, kind: Kind) -> Listing:
+        """Every escalation or platform action that is open now; whole, or an error that has `shown`."""
+        name = self._further(kind)
+        by_status = (self._items(f"/{name}", name, {"status": status}, "listing") for status in _LISTED_FURTHER)
+        return sort_out(_each(by_status), is_open_further, None, False, partial(parse_escalation, kind=kind))
+
+    def one_further(self, kind: Kind, number: int, wait: float | None = None) -> IncidentReport:
+        """One escalation or platform action as it is now, open or not, with what it is about as its summary."""
+        # Live answers were seen without the envelope that the vendor documents.
+        path = f"/{self._further(kind)}/{number:d}"
+        return self._single(path, kind.value, partial(parse_escalation, kind=kind), number, wait)
+
+    def _further(self, kind: Kind) -> str:
+        name = _PLURALS[kind]
+        if self._prefix:
+            raise SourceForbidden(
+                f"Huntress offers {name.replace('_', ' ')} to an account's own key only, not to a reseller's. Set "
+                f"[sources] {name} = false, or use a key of the account itself and [huntress] account_id = 0."
+            )
+        return name
 
     def detect_dialect(self, organization_ids: Sequence[int] = ()) -> Dialect | None:
         """The dialect that the source speaks; None while nothing is there to tell it by.

@@ -754,6 +754,13 @@ class IdempotencyStore:
         """Deliveries of `connector` that something is still to be done for, now or later."""
         return self.client.zcard(self.key(f"due:{connector}")) + self.client.zcard(self.key(f"ready:{connector}"))
 
+    def under_way(self, connector: str, group: str) -> int:
+        """Deliveries of `connector` that wait for nothing but a worker, and those that its workers are at."""
+        now = round(self.now() * 1000)
+        return self.client.zcard(self.key(f"ready:{connector}")) + self.client.zcount(
+            self.key(f"slots:{group}"), now, "+inf"
+        )
+
     def report(self, report_id: ReportKey) -> IncidentReport | None:
         text = cast("str | None", self.client.hget(self.key(f"report:{report_id}"), "snapshot"))
         return stored_report(text)

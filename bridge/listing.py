@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bridge.models import FINISHED_STATUSES, OPEN_STATUSES, IncidentReport
+from bridge.models import FINISHED_STATUSES, FURTHER_OPEN_STATUSES, OPEN_STATUSES, IncidentReport, ReportKey
 from bridge.parsing import ParseError, parse_report
 from bridge.source_errors import SourceError
 
@@ -17,17 +17,19 @@ class Unparsable:
 
     raw: Any
     reason: str
-    report_id: int | None = None
+    report_id: ReportKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Everything that is open, from a complete listing."""
+    """What is open; everything, when `complete`."""
 
     reports: tuple[IncidentReport, ...] = ()
     unparsable: tuple[Unparsable, ...] = ()
     #: Ids of reports that the SOC has not sent yet; they will be listed again.
     unsent: tuple[int, ...] = ()
+    #: False: the listing broke off, so that what it does not show may be open all the same.
+    complete: bool = True
 
 
 def no_summary(raw: Any) -> bool:
@@ -40,12 +42,20 @@ def is_open_incident(report: IncidentReport) -> bool:
     return not report.status or report.status in OPEN_STATUSES
 
 
+def is_open_further(report: IncidentReport) -> bool:
+    return not report.status or report.status in FURTHER_OPEN_STATUSES
+
+
 def is_open_report(report: IncidentReport) -> bool:
     return report.status not in FINISHED_STATUSES
 
 
 def sort_out(
-    items: Iterable[Any], is_open: Callable[[IncidentReport], bool], organization_id: int | None, needs_sending: bool
+    items: Iterable[Any],
+    is_open: Callable[[IncidentReport], bool],
+    organization_id: int | None,
+    needs_sending: bool,
+    parse: Callable[[Any], IncidentReport] = parse_report,
 ) -> Listing:
     """Parses what was listed. What cannot be parsed is kept apart; it never stops the others.
 
@@ -58,7 +68,7 @@ def sort_out(
     try:
         for raw in items:
             try:
-                report = parse_report(raw)
+                report = parse(raw)
             except ParseError as error:
                 unparsable.append(Unparsable(raw, str(error)))
                 continue
@@ -69,7 +79,7 @@ def sort_out(
                 continue
             if not is_open(report):
                 reason = f"its status {report.status[:60]!r} is not known, so it may be open or over"
-                unparsable.append(Unparsable(raw, reason, report.id))
+                unparsable.append(Unparsable(raw, reason, report.key))
                 continue
             if report.organization_id is None:
                 report = replace(report, organization_id=organization_id)
@@ -78,6 +88,6 @@ def sort_out(
         broke_off = error
     listing = Listing(tuple(reports.values()), tuple(unparsable), tuple(sorted(unsent - reports.keys())))
     if broke_off is not None:
-        broke_off.shown = listing
+        broke_off.shown = replace(listing, complete=False)
         raise broke_off
     return listing

@@ -18,6 +18,8 @@ SEVERITIES = ("critical", "high", "low")
 
 #: Statuses of an incident report that is not over, in the vendor's current dialect.
 OPEN_STATUSES = ("sent", "auto_remediating")
+#: Statuses of an escalation or platform action that is not over; `sent` is in answers only, it cannot be listed by.
+FURTHER_OPEN_STATUSES = ("open", "overdue", "sent")
 #: Statuses of a report, escalation or platform action that is over, in either dialect; no other is known to mean that.
 FINISHED_STATUSES = ("closed", "dismissed", "partner_dismissed", "deleting", "resolved")
 #: The bridge's own word for a report that a source without single reads lists no longer (`bridge.poller`).
@@ -135,6 +137,8 @@ class IncidentReport:
     subtype: str = ""
     #: Of an escalation or platform action: every organization it names; none: it concerns the account.
     organizations: tuple[Organization, ...] = ()
+    #: The source's own severity, where `severity` is another: see `bridge.broken_integration`.
+    given_severity: str = ""
 
     @property
     def key(self) -> ReportKey:

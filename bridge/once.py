@@ -14,6 +14,7 @@ from bridge.idempotency import Deposed
 from bridge.models import SETTLED, Delivery, DeliveryState, IncidentReport, ReportKey
 from bridge.printing import explained_deliveries
 from bridge.processes import Process
+from bridge.reconcile import LATER
 from bridge.rendering import RenderInput
 from bridge.runtime import Runtime, make_routes
 from connectors.base import Outcome
@@ -83,8 +84,10 @@ def _moving(runtime: Runtime) -> bool:
     """Is there anything that this run can still deliver or finish?"""
     if not any(runtime.store.scheduled(name) for name in runtime.services):
         return False
+    if any(runtime.store.under_way(service.name, service.group) for service in runtime.services.values()):
+        return True
     return any(
-        delivery.state in MOVING or set(delivery.todo) - {"details"}
+        delivery.state in MOVING or set(delivery.todo) - LATER
         for delivery in runtime.store.deliveries([*MOVING, DeliveryState.CREATED])
         if delivery.connector in runtime.services
     )

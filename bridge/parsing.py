@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from bridge.models import Account, Agent, IncidentReport, Organization, Remediation
+from bridge.broken_integration import RAISED_TO, is_broken_integration
+from bridge.models import Account, Agent, IncidentReport, Kind, Organization, Remediation
 
 #: Largest id: the vendor's are int64.
 _MAX_ID = 2**63 - 1
@@ -58,6 +59,39 @@ def parse_report(raw: Any) -> IncidentReport:
         sent_at=time(fields.get("sent_at")),
         closed_at=time(fields.get("closed_at")),
         status_updated_at=time(fields.get("status_updated_at")),
+        updated_at=time(fields.get("updated_at")),
+    )
+
+
+def parse_escalation(raw: Any, kind: Kind = Kind.ESCALATION) -> IncidentReport:
+    """An escalation or platform action, from a listing or a single read. Raises `ParseError` without a usable id.
+
+    A platform action that says that Huntress cannot send tickets is `critical`, see `bridge.broken_integration`.
+    """
+    what = kind.replace("_", " ")
+    fields = _object(raw, what)
+    named = fields.get("organizations")
+    named = named if isinstance(named, list) else [] if named is None else [named]
+    organizations = tuple(dict.fromkeys(filter(None, map(_organization, named))))
+    subject, type_, subtype = (line(fields.get(name)) for name in ("subject", "type", "subtype"))
+    given = word(fields.get("severity"))
+    severity = RAISED_TO if is_broken_integration(kind, subject, type_, subtype) else given
+    alone = organizations[0].id if len(named) == 1 and organizations else None
+    return IncidentReport(
+        id=_id(fields, what),
+        kind=kind,
+        account_id=_id_of(fields, "account"),
+        organization_id=alone if named else _id_of(fields, "organization"),
+        subject=subject,
+        summary=_entities(fields.get("entities")),
+        severity=severity,
+        given_severity=given if given != severity else "",
+        status=word(fields.get("status")),
+        type=type_,
+        subtype=subtype,
+        organizations=organizations,
+        created_at=time(fields.get("created_at")),
+        closed_at=time(fields.get("resolved_at")),
         updated_at=time(fields.get("updated_at")),
     )
 
@@ -230,6 +264,27 @@ def _remediations(value: Any) -> tuple[tuple[Remediation, ...], int]:
         items = []
     found = tuple(r for r in map(parse_remediation, items) if r != Remediation())
     return found, max(total or 0, len(found))
+
+
+def _organization(value: Any) -> Organization | None:
+    """One of the organizations that an escalation names; None where it has no usable id."""
+    fields = value if isinstance(value, Mapping) else {"id": value}
+    number = whole_number(fields.get("id"), least=1)
+    return None if number is None else Organization(number, line(fields.get("name")), line(fields.get("key")))
+
+
+def _entities(value: Any) -> str:
+    """What an escalation is about, a line each; the source lists the first few only."""
+    items = value.get("items") if isinstance(value, Mapping) else value
+    items = [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+    lines = []
+    for item in items:
+        details = "; ".join(f"{name} {given}".strip() for name, given in _parameters(item.get("details")) if given)
+        name = " ".join(filter(None, (line(item.get("type")) or "Entity", line(item.get("id")))))
+        lines.append(f"{name}: {line(details)}" if details else name)
+    total = whole_number(value.get("total_count")) if isinstance(value, Mapping) else None
+    more = (total or 0) - len(lines)
+    return "\n".join([*lines, *([f"{more} more in the Huntress portal"] if more > 0 else [])])
 
 
 def _parameters(value: Any) -> tuple[tuple[str, str], ...]:

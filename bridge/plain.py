@@ -6,13 +6,21 @@ from collections.abc import Iterator
 from html import escape
 from zoneinfo import ZoneInfo
 
+from bridge.models import Kind
 from bridge.note_view import NoteView
 from bridge.text import fit, no_bullets, prose, quoted, size
 from bridge.ticket_view import NOT_GIVEN, TicketView, local
 
+_NOTICES = {
+    Kind.INCIDENT_REPORT: "Security incident report",
+    Kind.ESCALATION: "Security escalation",
+    Kind.PLATFORM_ACTION: "Platform notice",
+}
 #: Most characters of the report's own text, in a ticket and in a note.
-_FREE_TEXT = 100_000
+_FREE_TEXT = 120_000
 _FREE_NOTE = 25_000
+#: Most organizations that are named.
+_ORGANIZATIONS = 50
 
 
 def plain_part(part: str, view: TicketView, zone: ZoneInfo, limit: int | None) -> str:
@@ -21,14 +29,39 @@ def plain_part(part: str, view: TicketView, zone: ZoneInfo, limit: int | None) -
         marks = "".join(f" [{mark}]" for mark in view.marks)
         return f"{view.subject}{marks} [{view.reference}]"
     if part == "notice":
-        return f"Security incident report {view.report.id} from Huntress."
+        return f"{_NOTICES[view.report.kind]} {view.report.id} from Huntress."
     if part == "html":
         return _html(plain_text(view, zone), limit)
     return plain_text(view, zone)
 
 
 def plain_text(view: TicketView, zone: ZoneInfo) -> str:
-    return "\n".join(_lines(view, zone))
+    lines = _lines if view.report.kind is Kind.INCIDENT_REPORT else _further_lines
+    return "\n".join(lines(view, zone))
+
+
+def _further_lines(view: TicketView, zone: ZoneInfo) -> Iterator[str]:
+    """An escalation or platform action."""
+    report = view.report
+    yield f"Huntress {report.kind.replace('_', ' ')} {report.id}: {view.subject}"
+    if view.broken_integration:
+        yield "* Huntress says that it cannot send incident reports to a ticket system by itself."
+    yield f"* Type: {report.type or NOT_GIVEN}" + (f" ({report.subtype})" if report.subtype else "")
+    said = report.given_severity or (report.severity or NOT_GIVEN if view.marks else "")
+    yield f"* Severity: {view.severity}" + (f" (Huntress says: {said})" if said else "")
+    yield f"* Status at Huntress: {report.status or NOT_GIVEN}"
+    yield f"* Opened: {local(report.since, zone)}"
+    yield f"* Organizations: {', '.join(view.organizations[:_ORGANIZATIONS]) or 'the whole account'}"
+    more = len(view.organizations) - _ORGANIZATIONS
+    if more > 0:
+        yield f"* Organizations: {more} more in the Huntress portal"
+    if view.company and view.company.catch_all:
+        yield f"* Filed under the catch-all {view.company.name}"
+    yield "* What to do: open it in the Huntress portal and resolve it there."
+    yield f"* Reference: {view.reference}"
+    if report.summary:
+        yield '* What it concerns follows, every line of it after a ">":'
+        yield quoted(fit(prose(report.summary), _FREE_TEXT))
 
 
 def plain_note(view: TicketView, note: NoteView) -> str:
@@ -101,7 +134,7 @@ def _html(text: str, limit: int | None) -> str:
     room = len(text)
     while True:
         document = (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Huntress incident</title></head><body>'
+            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Huntress</title></head><body>'
             f'<div style="white-space:pre-wrap;font-family:sans-serif">{escape(fit(text, room))}</div></body></html>'
         )
         if limit is None or size(document) <= limit or room < 2:

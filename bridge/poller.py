@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import redis
 import structlog
@@ -19,12 +20,13 @@ from bridge.arrivals import Arrivals
 from bridge.bookkeeping import Bookkeeping
 from bridge.ends import PATIENCE as PATIENCE_FOR_ENDS
 from bridge.ends import Ends
-from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused
+from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused, Unparsable
 from bridge.idempotency import Deposed, IdempotencyStore
 from bridge.leadership import Leadership
-from bridge.models import Account, Organization, ReportKey
+from bridge.models import Account, IncidentReport, Kind, Organization, ReportKey, nothing_but
 from bridge.routing import Routes
 from bridge.settings import Settings
+from bridge.streams import Streams
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +38,18 @@ WANTED_EVERY = 10.0
 BATCH = 500
 #: Seconds that the poller's loop may stand still before another process takes over.
 PATIENCE = 180.0
+
+
+def _raw(bad: Unparsable) -> str:
+    return json.dumps(bad.raw, default=str)
+
+
+def _quarantine_key(bad: Unparsable) -> str:
+    return str(bad.report_id) if bad.report_id is not None else hashlib.sha256(_raw(bad).encode()).hexdigest()[:16]
+
+
+def _of_kind(kind: Kind, key: ReportKey, _: int | None) -> bool:
+    return nothing_but(key).kind is kind
 
 
 class SourceMismatch(SourceRefused):
@@ -77,6 +91,7 @@ class Poller:
         #: Called after every complete cycle; must return at once.
         self.completed = completed
         self.ends = Ends(store, routes, leadership)
+        self.streams = Streams(books, source, settings)
         self._account: Account | None = None
         self._quarantined: set[str] = set()
 
@@ -129,8 +144,10 @@ class Poller:
         except SourceError as error:
             log.error("poll failed", error=str(error))
             self.books.save_poll(error=str(error))
+            self._further()
             return Cycle(complete=False, problem=str(error), refused=isinstance(error, SourceRefused))
         took = self.store.now() - started
+        self._further()
         if result.complete:
             self.store.observe(self.leadership.number, [])  # refuses a leader deposed meanwhile, if nothing else did
             self.books.keep_quarantined(self._quarantined)
@@ -185,10 +202,26 @@ class Poller:
         def complete(key: ReportKey, organization_id: int | None) -> bool:
             return isinstance(key, int) and (listed is None or organization_id in listed)
 
+        def read(key: ReportKey) -> IncidentReport:
+            return source.report(key, PATIENCE_FOR_ENDS) if isinstance(key, int) else self.streams.read(key)
+
         self.ends.missed(started, complete)
-        if dialect == "incident_reports":
-            self.ends.confirm(source, account, lambda key: source.report(int(key), wait=PATIENCE_FOR_ENDS))
+        self.ends.confirm(source, account, read, incidents=dialect == "incident_reports")
         self.ends.catch_up(source, account, dialect)
+
+    def _further(self) -> None:
+        """Escalations and platform actions, when they are to be listed; what goes wrong there stops nothing else."""
+        account = self._account
+        if account is None:
+            return
+        started = self.store.now()
+        for kind, listing in self.streams.listings(started):
+            self._write(listing, account, None)
+            if listing.complete:
+                self.ends.missed(started, partial(_of_kind, kind))
+            self.leadership.alive()
+            started = self.store.now()
+        self._quarantined.update(map(_quarantine_key, self.streams.unparsable()))
 
     def _by_organization(
         self, source: HuntressClient, dialect: Dialect, account: Account, stopping: threading.Event
@@ -250,10 +283,9 @@ class Poller:
         """Writes one listing: snapshots, new deliveries, and what could not be parsed."""
         routes = self.routes()
         for bad in listing.unparsable:
-            raw = json.dumps(bad.raw, default=str)
-            key = str(bad.report_id) if bad.report_id is not None else hashlib.sha256(raw.encode()).hexdigest()[:16]
+            key = _quarantine_key(bad)
             self._quarantined.add(key)
-            if self.books.quarantine(key, bad.report_id, bad.reason, raw):
+            if self.books.quarantine(key, bad.report_id, bad.reason, _raw(bad)):
                 log.error("report quarantined: it cannot be parsed", report_id=bad.report_id, reason=bad.reason)
         wanted = []
         # Listed, though nothing is to be written of them: what is known of them is not over.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bridge.companies import Companies
 from bridge.demo import scenario
-from bridge.models import Account, Agent, Company, CompanyMatch, CompanySource, IncidentReport, Organization
-from bridge.parsing import ParseError, parse_agent, parse_organization, parse_report
+from bridge.models import Account, Agent, Company, CompanyMatch, CompanySource, IncidentReport, Kind, Organization
+from bridge.parsing import ParseError, parse_agent, parse_escalation, parse_organization, parse_report
 from bridge.rendering import Rendered, RenderInput
 from bridge.routing import Routes
 from bridge.runtime import OFFLINE, make_companies, make_connectors, make_renderer
@@ -24,18 +24,31 @@ def sample_report() -> IncidentReport:
     return parse_report(scenario.SAMPLES["full"])
 
 
-def read_report(file: Path) -> IncidentReport:
-    """A report from a file: the JSON of one report, as the source gives it, wrapped or not. Raises `ValueError`."""
+def read_report(file: Path, kind: Kind | None = None) -> IncidentReport:
+    """A report from a file: the JSON of one, as the source gives it, wrapped or not. Raises `ValueError`.
+
+    Without `kind` its envelope or its keys say what it is; a platform action without envelope looks like an escalation.
+    """
     try:
         raw = lenient_json.parse(file.read_bytes())
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
-    if isinstance(raw, dict) and isinstance(raw.get("incident_report"), dict):
-        raw = raw["incident_report"]
+    for wrapped in Kind:
+        if isinstance(raw, dict) and isinstance(raw.get(wrapped.value), dict):
+            raw, kind = raw[wrapped.value], kind or wrapped
+            break
+    kind = kind or _kind(raw)
     try:
-        return parse_report(raw)
+        return parse_report(raw) if kind is Kind.INCIDENT_REPORT else parse_escalation(raw, kind)
     except ParseError as error:
-        raise ValueError(f"not an incident report: {error}") from None
+        article = "a" if kind is Kind.PLATFORM_ACTION else "an"
+        raise ValueError(f"not {article} {kind.replace('_', ' ')}: {error}") from None
+
+
+def _kind(raw: object) -> Kind:
+    """What JSON without an envelope is, by keys that incident reports do not have."""
+    keys = {"organizations", "resolved_at", "subtype", "entities"}
+    return Kind.ESCALATION if isinstance(raw, dict) and keys & raw.keys() else Kind.INCIDENT_REPORT
 
 
 def sample_organization(report: IncidentReport) -> Organization | None:

@@ -261,16 +261,17 @@ class Renderer:
 def samples() -> Iterator[RenderInput]:
     """The demo's samples, each with everything known and with nothing known beside the report."""
     from bridge.demo import scenario
-    from bridge.models import Company, CompanySource
-    from bridge.parsing import parse_account, parse_agent, parse_organization, parse_report
+    from bridge.models import Company, CompanySource, Kind
+    from bridge.parsing import parse_account, parse_agent, parse_escalation, parse_organization, parse_report
 
     organization = parse_organization(scenario.SAMPLE_ORGANIZATION)
     agent = parse_agent(scenario.SAMPLE_AGENT)
     account = parse_account(scenario.ACCOUNT)
     company = CompanyMatch(Company("1", "Catchall"), CompanySource.CATCH_ALL, "no company has its name")
-    for raw in scenario.SAMPLES.values():
-        report = parse_report(raw)
-        reference = f"huntress-{account.id}-{report.id}"
+    incidents = map(parse_report, scenario.SAMPLES.values())
+    further = (parse_escalation(raw, Kind(kind)) for kind, raw in scenario.FURTHER_SAMPLES)
+    for report in (*incidents, *further):
+        reference = f"huntress-{account.id}-{report.key}"
         alone = RenderInput(report, reference, None, None, None, None)
         yield replace(
             alone,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 
 from bridge.idempotency import IdempotencyStore
-from bridge.models import SEVERITIES, IncidentReport
-from connectors.base import ConnectorSettings
+from bridge.models import SEVERITIES, IncidentReport, Kind
+from connectors.base import ConnectorSettings, Only
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ class Routes:
 
     def decide(self, report: IncidentReport) -> list[Decision]:
         """One decision per connector, in the configuration's order."""
-        refusal = self._organization_refusal(report.organization_id)
+        refusal = self._refusal(report)
         if refusal:
             return [Decision(name, False, refusal) for name in self.connectors_settings]
         decisions = [self._decide(report, name, settings) for name, settings in self.connectors_settings.items()]
@@ -69,15 +69,19 @@ class Routes:
     def _decide(self, report: IncidentReport, name: str, settings: ConnectorSettings) -> Decision:
         if old := self._too_old(report, name):
             return Decision(name, False, old)
-        only = settings.only
-        severity = routed_severity(report)
-        if only.severities and severity not in only.severities and report.severity not in only.severities:
-            return Decision(name, False, f"severity {report.severity or 'not given'} is not in only.severities")
-        if only.organizations and report.organization_id not in only.organizations:
-            return Decision(name, False, f"organization {report.organization_id} is not in only.organizations")
-        if only.platforms and report.platform not in only.platforms:
-            return Decision(name, False, f"platform {report.platform or 'not given'} is not in only.platforms")
-        return Decision(name, True, "takes it")
+        taken = []
+        for entry, wanted, given, said in _only(settings.only, report):
+            if not wanted & given:
+                return Decision(name, False, f"{said} is not in only.{entry}")
+            taken.append(f"{said} is in only.{entry}")
+        return Decision(name, True, f"takes it{': ' if taken else ''}{', '.join(taken)}")
+
+    def _refusal(self, report: IncidentReport) -> str:
+        """Why no connector takes the report; '' when one may. What concerns several organizations needs one of them."""
+        if report.kind is not Kind.INCIDENT_REPORT and _concerned(report) == [None]:
+            return ""  # it concerns the account, so also those that are served
+        refusals = [self._organization_refusal(organization) for organization in _concerned(report)]
+        return "" if "" in refusals else refusals[0]
 
     def _organization_refusal(self, organization_id: int | None) -> str:
         if organization_id in self.disabled:
@@ -105,6 +109,33 @@ def reference(report: IncidentReport, suffix: str, ticket: int = 1) -> str:
     if len(whole) <= LONGEST_REFERENCE:
         return whole
     return f"huntress-{hashlib.sha256(whole.encode()).hexdigest()[:40]}"
+
+
+def _concerned(report: IncidentReport) -> list[int | None]:
+    """Ids of the organizations that the report concerns."""
+    return [organization.id for organization in report.organizations] or [report.organization_id]
+
+
+def _only(only: Only, report: IncidentReport) -> Iterator[tuple[str, set[object], set[object], str]]:
+    """The entries of `only` that ask for something: name, what is wanted, what the report has, and that in words."""
+    if only.severities:
+        severities: set[object] = {report.severity, routed_severity(report)}
+        yield "severities", set(only.severities), severities, f"severity {report.severity or 'not given'}"
+    if only.organizations:
+        organizations = _concerned(report)
+        word = "organizations" if len(organizations) > 1 else "organization"
+        yield "organizations", set(only.organizations), set(organizations), f"{word} {_listed(organizations)}"
+    if only.platforms:
+        yield "platforms", set(only.platforms), {report.platform}, f"platform {report.platform or 'not given'}"
+    if only.indicator_types:
+        counted = [name for name, count in report.indicator_counts if count]
+        types = list(dict.fromkeys(name.lower() for name in (*report.indicator_types, *counted)))
+        wanted: set[object] = {name.lower() for name in only.indicator_types}
+        yield "indicator_types", wanted, set(types), f"indicator type {_listed(types)}"
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values)) or "not given"
 
 
 def routed_severity(report: IncidentReport) -> str:

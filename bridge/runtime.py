@@ -235,7 +235,7 @@ class Runtime:
 
     def surroundings(self) -> Surroundings:
         assembly = self.assembly
-        return Surroundings(assembly.services, assembly.companies, self.details, self.account)
+        return Surroundings(assembly.services, assembly.companies, self.details, self.account, assembly.settings.zone)
 
     def account(self) -> Account | None:
         stored = self.store.recall("account_id")

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, Field, PrivateAttr, SecretStr, SerializeAsAny
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bridge.models import Kind
 from bridge.settings_reading import CONFIG_VARIABLE, ConfigurationError, read_toml
 from bridge.settings_types import BaseUrl, HeartbeatUrl, PortalUrl, RedisUrl, SigningSecret, ZoneName
 from connectors.base import ConnectorSettings, NotBefore, ProxyUrl, SettingsModel
@@ -64,6 +65,21 @@ class PollSettings(SettingsModel):
     interval: Annotated[float, Field(ge=1, le=86400)] = 15
     scope: Literal["auto", "account", "organization"] = "auto"
     not_before: NotBefore = ""
+
+
+class SourcesSettings(SettingsModel):
+    """What becomes a ticket beside incident reports."""
+
+    escalations: bool = False
+    platform_actions: bool = False
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds that are turned on."""
+        return [
+            *([Kind.ESCALATION] if self.escalations else []),
+            *([Kind.PLATFORM_ACTION] if self.platform_actions else []),
+        ]
 
 
 class RedisSettings(SettingsModel):
@@ -136,6 +152,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     huntress: HuntressSettings = HuntressSettings()
     poll: PollSettings = PollSettings()
+    sources: SourcesSettings = SourcesSettings()
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
     web: WebSettings = WebSettings()
@@ -289,6 +306,7 @@ __all__ = [
     "PollSettings",
     "RedisSettings",
     "Settings",
+    "SourcesSettings",
     "WebSettings",
     "WebhooksSettings",
     "WorkerSettings",

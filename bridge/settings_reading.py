@@ -78,25 +78,47 @@ class Problems:
 
     def add_validation(self, error: ValidationError, prefix: Key, known: KnownKeys) -> None:
         """Adds what pydantic found in the table `prefix`, each key once, and none that has a problem already."""
-        found: dict[Key, list[tuple[str, str]]] = {}
+        found: dict[tuple[Key, Key], list[tuple[str, str]]] = {}
         for item in error.errors(include_input=False, include_url=False, include_context=False):
-            key, entry = _settle(prefix, item["loc"], known)
-            found.setdefault(key, []).append((item["type"], item["msg"] + entry))
-        for key, items in found.items():
-            if key not in self._keys:
-                self.add(key, _sentence(self.about(key), key, items, known))
+            key, place = _settle(prefix, item["loc"], known)
+            entry = f" (item {place[0]})" if len(place) == 1 else ""
+            # A table within a list has keys of its own; other entries are told together.
+            found.setdefault((key, place[:2] if len(place) > 1 else ()), []).append((item["type"], item["msg"] + entry))
+        told = set(self._keys)
+        for (key, place), items in found.items():
+            if key not in told:
+                about = self.about(key) + (f" (item {place[0]}): {place[1]}" if place else "")
+                inner = _keys_within(_value_type(key, known)) if place else None
+                self.add(key, _sentence(about, place[1:] or key, items, inner or known))
 
 
-def _settle(prefix: Key, loc: Sequence[int | str], known: KnownKeys) -> tuple[Key, str]:
-    """Key and place within its value, from pydantic's location, whose tail also names list items and union branches."""
+def _settle(prefix: Key, loc: Sequence[int | str], known: KnownKeys) -> tuple[Key, Key]:
+    """Key and place within its value, from pydantic's location, whose tail also names list items and union branches.
+
+    The place is empty, the number of an item, or that and a key of the table that the item is.
+    """
     key = prefix
     for position, part in enumerate(loc):
         annotation = _value_type(key, known)
         if isinstance(part, int) or (annotation is not None and not _is_table(annotation)):
-            item = next((step for step in loc[position:] if isinstance(step, int)), None)
-            return key, "" if item is None else f" (item {item + 1})"
+            tail = loc[position:]
+            item = next((place for place, step in enumerate(tail) if isinstance(step, int)), None)
+            if item is None:
+                return key, ()
+            inner = [str(step) for step in tail[item + 1 : item + 2] if _keys_within(annotation)]
+            return key, (str(int(tail[item]) + 1), *inner)
         key = (*key, part)
-    return key, ""
+    return key, ()
+
+
+def _keys_within(annotation: Any) -> KnownKeys:
+    """The keys of the tables that a list of `annotation` holds; none where it holds no tables."""
+    if get_origin(annotation) is Annotated:
+        return _keys_within(get_args(annotation)[0])
+    model = next(iter(get_args(annotation)), None)
+    if not isinstance(model, type) or not issubclass(model, BaseModel):
+        return {}
+    return {(info.alias or name,): info.annotation for name, info in model.model_fields.items()}
 
 
 def _sentence(about: str, key: Key, items: list[tuple[str, str]], known: KnownKeys) -> str:
@@ -106,7 +128,8 @@ def _sentence(about: str, key: Key, items: list[tuple[str, str]], known: KnownKe
     if kind == "missing":
         return f"{about} is missing"
     if kind in ("model_type", "dict_type", "model_attributes_type"):
-        return f"{about} must be a table"
+        entry = re.search(r" \(item [0-9]+\)$", message)
+        return f"{about} must be a table{entry[0] if entry else ''}"
     if kind in ("too_short", "string_too_short") and "at least 1 " in message:
         return f"{about} is empty"
     if kind in ("value_error", "assertion_error"):

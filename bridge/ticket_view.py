@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+from bridge.broken_integration import is_broken_integration
 from bridge.models import (
     SEVERITIES,
     Account,
@@ -21,6 +22,7 @@ from bridge.models import (
     CompanyMatch,
     CompanySource,
     IncidentReport,
+    Kind,
     Organization,
     Remediation,
     TicketRef,
@@ -75,9 +77,13 @@ class TicketView:
     severity: str
     reference: str
     organization: Organization | None
+    #: Everybody whom an escalation or platform action names; the organization of an incident report.
+    organizations: tuple[str, ...]
     agent: Agent | None
     account: Account | None
     company: CompanyView | None
+    #: Does a platform action say that Huntress cannot send tickets by itself?
+    broken_integration: bool
     #: Link to the report; empty when the pattern asks for something that is not known.
     portal_url: str
     #: `report.subject`, or what stands in for it.
@@ -129,10 +135,13 @@ def make_view(
         severity=severity,
         reference=reference,
         organization=organization,
+        organizations=tuple(map(named, report.organizations or filter(None, (organization,)))),
         agent=tame(agent) if agent else None,
         account=tame(account) if account else None,
         company=_company(company),
-        portal_url=portal_link(portal_pattern, report, account),
+        broken_integration=is_broken_integration(report.kind, report.subject, report.type, report.subtype),
+        # The pattern is that of incident reports.
+        portal_url=portal_link(portal_pattern, report, account) if report.kind is Kind.INCIDENT_REPORT else "",
         subject=report.subject or _stand_in(report, severity, organization),
         marks=() if known else (f"severity {shorten(report.severity, 20) or NOT_GIVEN}",),
         indicators=_indicators(report),
@@ -178,11 +187,20 @@ def local(moment: datetime | None, zone: ZoneInfo) -> str:
     return f"{there:%Y-%m-%d %H:%M} {name} ({zone.key})"
 
 
+def named(organization: Organization) -> str:
+    """An organization as people read it."""
+    return f"{organization.name or NOT_GIVEN} (id {organization.id})"
+
+
 def _tame(value: Any, how: Any) -> Any:
+    if isinstance(value, Kind):
+        return value
     if isinstance(value, str):
         return how(value)
     if isinstance(value, tuple):
         return tuple(_tame(each, how) for each in value)
+    if isinstance(value, Organization):
+        return tame(value)
     return tame(value) if isinstance(value, Remediation) else value
 
 
@@ -196,7 +214,8 @@ def _company(match: CompanyMatch | None) -> CompanyView | None:
 
 
 def _stand_in(report: IncidentReport, severity: str, organization: Organization | None) -> str:
-    subject = f"{severity.upper()} - Incident report {report.id}"
+    kind = report.kind.replace("_", " ").capitalize()
+    subject = f"{severity.upper()} - {kind} {report.id}"
     if organization is None:
         return subject
     return f"{subject} ({organization.name or f'organization {organization.id}'})"

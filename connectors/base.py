@@ -30,6 +30,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkabl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from bridge.models import Agent, Company, Note, Notice, Organization, Ticket, TicketRef, TicketState
+from connectors.quiet_windows import Maintenance, Quiet
 
 
 class Outcome(Exception):
@@ -200,6 +201,10 @@ class ConnectorSettings(SettingsModel):
     reopen: Literal["never", "within", "always"] = "within"
     #: How long after the end `within` still reopens.
     reopen_within: Duration = 7 * 86400.0
+    #: Hours of the week in which deliveries wait.
+    quiet: Quiet = []
+    #: Single stretches of time in which deliveries wait.
+    maintenance: list[Maintenance] = []
 
 
 class PsaSettings(ConnectorSettings):

@@ -9,7 +9,7 @@ import base64
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -52,6 +52,8 @@ class PretendHuntress(PretendServer):
         self.reports: dict[int, Any] = {}
         #: The vendor's monthly summaries, which `/reports` lists in the current dialect.
         self.summaries: dict[int, Any] = {}
+        self.escalations: dict[int, Any] = {}
+        self.platform_actions: dict[int, Any] = {}
         #: Most items on a page, whatever `limit` asks for.
         self.page_size_cap = 500
         #: Requests allowed in 60 s, as the vendor counts them; 0: any number.
@@ -65,6 +67,9 @@ class PretendHuntress(PretendServer):
         self._taken: deque[float] = deque()
         for prefix in ("/v1", r"/v1/accounts/(?:\d+)"):
             self._resources(prefix)
+        # The vendor does not offer these under a reseller's prefix.
+        self._further("escalation", lambda: self.escalations)
+        self._further("platform_action", lambda: self.platform_actions)
         self.route("GET", "/v1/account", lambda _: self._one("account", self.account))
         self.route("GET", r"/v1/accounts/\d+", lambda _: self._one("account", self.account))
         self.route("GET", "/v1/actor", lambda _: Reply(200, {"account": self.account}))
@@ -87,6 +92,10 @@ class PretendHuntress(PretendServer):
         self.route("GET", f"{prefix}/incident_reports", self._list_incident_reports)
         self.route("GET", rf"{prefix}/incident_reports/(\d+)", single("incident_report", self._incident_reports))
         self.route("GET", rf"{prefix}/incident_reports/(\d+)/remediations", self._list_remediations)
+
+    def _further(self, name: str, items: Callable[[], dict[int, Any]]) -> None:
+        self.route("GET", f"/v1/{name}s", lambda request: self._list_further(f"{name}s", items(), request))
+        self.route("GET", rf"/v1/{name}s/(\d+)", lambda _, number: self._one(name, items().get(int(number), _MISSING)))
 
     def settings(self, **overrides: Any) -> dict[str, Any]:
         """A ready `[huntress]` table for this server."""
@@ -118,6 +127,42 @@ class PretendHuntress(PretendServer):
                 raw = scenario.incident(number, {**named, "id": of}, agent, now, **fields)
             self.reports[number] = raw
             return number
+
+    def add_escalation(self, organizations: Sequence[int] = (), **fields: Any) -> int:
+        """Adds an open escalation that concerns these organizations; none: the account. Returns its id."""
+        return self._add_further(self.escalations, scenario.escalation, 2000, organizations, fields)
+
+    def add_platform_action(self, organizations: Sequence[int] = (), **fields: Any) -> int:
+        """Adds an open platform action, by default the one about a broken integration. Returns its id."""
+        return self._add_further(self.platform_actions, scenario.platform_action, 3000, organizations, fields)
+
+    def _add_further(
+        self,
+        items: dict[int, Any],
+        make: Callable[..., dict[str, Any]],
+        least: int,
+        organizations: Sequence[int],
+        fields: dict[str, Any],
+    ) -> int:
+        with self.lock:
+            number: int = fields.pop("id", max([least, *items]) + 1)
+            now = scenario.stamp(datetime.now(UTC))
+            named = [self.organizations.get(each) or scenario.organization(each) for each in organizations]
+            items[number] = make(number, named, **({"created_at": now, "updated_at": now} | fields))
+            return number
+
+    def resolve_escalation(self, number: int) -> None:
+        """Ends an escalation, as a partner does."""
+        self._resolve(self.escalations[number])
+
+    def resolve_platform_action(self, number: int) -> None:
+        """Ends a platform action."""
+        self._resolve(self.platform_actions[number])
+
+    def _resolve(self, raw: dict[str, Any]) -> None:
+        with self.lock:
+            now = scenario.stamp(datetime.now(UTC))
+            raw |= {"status": "resolved", "resolved_at": now, "updated_at": now}
 
     def close_report(self, number: int, status: str = "closed") -> None:
         """Ends a report, as the SOC or a partner does."""
@@ -167,6 +212,21 @@ class PretendHuntress(PretendServer):
         filters = ("organization_id", "status")
         found = [(number, raw) for number, raw in self.reports.items() if _fits(raw, request.query, filters)]
         return self._page("reports", [(number, _without_organization(raw)) for number, raw in found], request)
+
+    def _list_further(self, key: str, items: dict[int, Any], request: Received) -> Reply:
+        # Only the single read has the entities.
+        listed = [
+            (number, {k: v for k, v in raw.items() if k != "entities"} if isinstance(raw, dict) else raw)
+            for number, raw in items.items()
+        ]
+        wanted = request.query.get("organization_id")
+        found = [
+            item
+            for item in listed
+            if _fits(item[1], request.query, ("status", "severity", "subtype"))
+            and (wanted is None or wanted in _organization_ids(item[1]))
+        ]
+        return self._page(key, found, request)
 
     def _list_remediations(self, request: Received, number: str) -> Reply:
         report = self._incident_reports().get(int(number), _MISSING)
@@ -241,6 +301,10 @@ def _equal(name: str, given: Any, wanted: str) -> bool:
     if not isinstance(given, str):
         return wanted in ("sent", "open")
     return given.strip().lower() in (_UNFINISHED if wanted == "open" else (wanted,))
+
+
+def _organization_ids(raw: Any) -> set[str]:
+    return {str(each["id"]) for each in raw["organizations"]} if isinstance(raw, dict) else set()
 
 
 def _sort_value(item: Item, name: str) -> Any:

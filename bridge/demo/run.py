@@ -65,10 +65,16 @@ class PretendWorld:
             with suppress(OSError, http.client.HTTPException):  # the next poll finds it as well
                 self.sender.send("incident_report.created", raw)
 
+    def further(self) -> None:
+        """One escalation and the platform action that matters most."""
+        self.huntress.add_escalation([1])
+        self.huntress.add_platform_action()
+
     def tables(self) -> dict[str, Any]:
         """The configuration that points at this world."""
         return {
             "huntress": self.huntress.settings(),
+            "sources": {"escalations": True, "platform_actions": True},
             "connectors": {
                 "psa": self.connectwise.settings(),
                 "desk": self.autotask.settings(),
@@ -103,14 +109,23 @@ def pretend_world(host: str = "127.0.0.1", ports: tuple[int, int, int, int] = (0
 
 
 def toml(tables: dict[str, Any], path: str = "") -> str:
-    """Plain data as TOML; JSON's strings, numbers and arrays are TOML's too."""
+    """Plain data as TOML."""
     plain = {key: value for key, value in tables.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    lines = [f"{key} = {_value(value)}" for key, value in plain.items()]
     for key, value in tables.items():
         if isinstance(value, dict):
             name = key if key.replace("_", "").isalnum() else json.dumps(key)
             lines += ["", f"[{path}{name}]", toml(value, f"{path}{name}.")]
     return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    """JSON's strings, numbers and arrays are TOML's too; its objects are not."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value)
 
 
 def free_port(preferred: int) -> int:
@@ -148,6 +163,7 @@ def run_demo(seconds: float | None) -> int:
         path.chmod(0o600)
         for _ in range(FIRST_REPORTS):
             world.incident()
+        world.further()
         with Runtime(load(path, environ={})) as runtime:
             process = Process(runtime, ("poller", "worker", "web"))
             process.start()
@@ -208,7 +224,7 @@ def _table(world: PretendWorld, arrived: Collection[tuple[str, str, str, str]], 
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{world.made} reports, {len(arrived)} tickets", title_justify="left")
+    table = Table(title=f"{world.made} reports and two more, {len(arrived)} tickets", title_justify="left")
     for name in ("system", "ticket", "company or recipient", "title"):
         table.add_column(name, no_wrap=True)
     for row in list(arrived)[-max(5, height - 9) :]:
@@ -219,7 +235,8 @@ def _table(world: PretendWorld, arrived: Collection[tuple[str, str, str, str]], 
 def _sum_up(world: PretendWorld) -> None:
     counts = (len(world.connectwise.tickets), len(world.autotask.tickets), len(world.mailbox.messages))
     click.echo(
-        f"{world.made} reports: {counts[0]} ConnectWise tickets, {counts[1]} Autotask tickets, {counts[2]} e-mails"
+        f"{world.made} reports, an escalation and a platform action: {counts[0]} ConnectWise tickets, "
+        f"{counts[1]} Autotask tickets, {counts[2]} e-mails"
     )
     if world.mailbox.messages:
         body = world.mailbox.messages[0].message.get_body(("plain",))

@@ -5,7 +5,7 @@ Everything here is made up. Nothing is random: the same number gives the same in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -329,3 +329,56 @@ SAMPLES: dict[str, dict[str, Any]] = {
     },
     "identity": incident(1004, SAMPLE_ORGANIZATION, kind=KINDS[3]),
 }  # fmt: skip
+
+
+def escalation(number: int, organizations: Iterable[Mapping[str, Any]], **fields: Any) -> dict[str, Any]:
+    """The escalation with this id, as a listing has it; a single read has `entities` besides."""
+    raw = {
+        "id": number,
+        "account": {"id": ACCOUNT_ID, "name": ACCOUNT["name"]},
+        "organizations": [{"id": each["id"], "name": each["name"]} for each in organizations],
+        "subject": "Unexpected Country Access",
+        "type": "Unwanted Access",
+        "subtype": "RU",
+        "severity": "high",
+        "status": "open",
+        "created_at": stamp(SAMPLE_TIME),
+        "resolved_at": None,
+        "updated_at": stamp(SAMPLE_TIME),
+    }
+    return raw | fields
+
+
+def platform_action(number: int, organizations: Iterable[Mapping[str, Any]] = (), **fields: Any) -> dict[str, Any]:
+    """The platform action with this id; its subject is the vendor's own example."""
+    raw = {
+        "subject": (
+            "The Huntress security platform is unable to send incident reports to your PSA system and we need you to "
+            "reconfigure the integration."
+        ),
+        "type": "Integration",
+        "subtype": "",
+    }
+    return escalation(number, organizations, **(raw | fields))
+
+
+#: Escalations and platform actions, each with the name of its kind.
+FURTHER_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
+    (
+        "escalation",
+        escalation(
+            2001,
+            [SAMPLE_ORGANIZATION, organization(2)],
+            entities={
+                "total_count": 2,
+                "has_more": True,
+                "items": [{"id": 7, "type": "Identity", "details": {"username": "user@example.com"}}],
+            },
+        ),
+    ),
+    ("escalation", escalation(2002, [SAMPLE_ORGANIZATION])),
+    ("escalation", {"id": 2003}),
+    ("escalation", escalation(2004, [organization(1, name=_HOSTILE_LINE)], subject=_HOSTILE_LINE, type=_HOSTILE_LINE)),
+    ("platform_action", platform_action(3001)),
+    ("platform_action", platform_action(3002, subject="Agents are out of date", type="Agents", severity="low")),
+)

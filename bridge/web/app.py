@@ -7,7 +7,7 @@ from typing import Any
 import redis
 from flask import Flask, Response, jsonify
 
-from bridge.bookkeeping import overdue_after
+from bridge.bookkeeping import OVERDUE, overdue_after
 from bridge.broker import quick_client
 from bridge.models import DeliveryState
 from bridge.notices import NoticeBook
@@ -27,6 +27,12 @@ def status(runtime: Runtime) -> dict[str, Any]:
     if overdue:
         when = "since the start" if poll.last_complete_at is None else f"since {moment(poll.last_complete_at)}"
         problems.append(f"no complete poll {when}{': ' + poll.error if poll.error else ''}")
+    streams = {kind: books.stream(kind) for kind in runtime.settings.sources.kinds}
+    problems += [
+        f"{kind.replace('_', ' ')}s cannot be listed since {moment(stream.problem_since)}: {stream.problem}"
+        for kind, stream in streams.items()
+        if stream.problem_since is not None and now - stream.problem_since > OVERDUE
+    ]
     connectors = {}
     for name, service in runtime.services.items():
         pause = store.paused(name)
@@ -55,6 +61,10 @@ def status(runtime: Runtime) -> dict[str, Any]:
             "error": poll.error,
             "requests_last_minute": runtime.budget.used(),
             "requests_per_minute": runtime.settings.huntress.requests_per_minute,
+        },
+        "streams": {
+            kind.value: {"last_complete_at": moment(stream.last_complete_at), "error": stream.problem}
+            for kind, stream in streams.items()
         },
         "alerts": {
             "heartbeat_at": moment(poll.heartbeat_at),

@@ -26,6 +26,7 @@ from bridge.huntress import (
     SourceThrottled,
     SourceUnavailable,
 )
+from bridge.models import Kind
 from bridge.paging import MAX_EMPTY_PAGES, PAGE_SIZE, PagingError, Params, pages
 
 Connect = Callable[..., HuntressClient]
@@ -208,6 +209,55 @@ def test_duplicates_across_pages_and_statuses(huntress: PretendHuntress, client:
     huntress.reports = {key: scenario.incident(number, scenario.SAMPLE_ORGANIZATION) for key, number in
                         [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)]}  # fmt: skip
     assert sorted(r.id for r in client.open_reports("incident_reports").reports) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "plural"), [(Kind.ESCALATION, "escalations"), (Kind.PLATFORM_ACTION, "platform_actions")]
+)
+def test_open_escalations_and_platform_actions(
+    huntress: PretendHuntress, client: HuntressClient, kind: Kind, plural: str
+) -> None:
+    add = huntress.add_escalation if kind is Kind.ESCALATION else huntress.add_platform_action
+    numbers = [add([1, 2], status=status) for status in ("open", "overdue", "sent")]
+    add([1], status="resolved", resolved_at="2026-01-22T01:07:08Z")
+    huntress.page_size_cap = 1
+    listing = client.further(kind)
+    assert {report.id for report in listing.reports} == set(numbers)
+    assert {report.kind for report in listing.reports} == {kind}
+    assert {report.agent_id for report in listing.reports} == {None}
+    assert listing.complete
+    asked = huntress.requests_to(f"{plural}$")
+    assert {request.query["status"] for request in asked} == {"open", "overdue"}
+    assert {request.query["limit"] for request in asked} == {"500"}
+
+
+def test_an_escalation_with_an_unknown_status_is_kept_apart(huntress: PretendHuntress, client: HuntressClient) -> None:
+    number = huntress.add_escalation([1])
+    # A server that ignores the filter: what is postponed may be open or over.
+    huntress.route("GET", "/v1/escalations", lambda _: Reply(200, {"escalations": [*huntress.escalations.values()]}))
+    with huntress.lock:
+        huntress.escalations[number]["status"] = "postponed"
+    listing = client.further(Kind.ESCALATION)
+    assert listing.reports == ()
+    assert {bad.report_id for bad in listing.unparsable} == {f"e{number}"}
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_single_escalation_comes_with_or_without_envelope(
+    huntress: PretendHuntress, client: HuntressClient, wrapped: bool
+) -> None:
+    huntress.wrapped = wrapped
+    number = huntress.add_escalation([2])
+    found = client.one_further(Kind.ESCALATION, number)
+    assert (found.key, found.organization_id, found.over) == (f"e{number}", 2, False)
+    with pytest.raises(SourceNotFound):
+        client.one_further(Kind.PLATFORM_ACTION, number)
+
+
+def test_a_resellers_prefix_has_no_further_streams(huntress: PretendHuntress, connect: Connect) -> None:
+    with pytest.raises(SourceForbidden, match=r"\[sources\] escalations = false"):
+        connect(account_id=5).further(Kind.ESCALATION)
+    assert huntress.received == []
 
 
 def test_the_reports_dialect_carries_little(huntress: PretendHuntress, client: HuntressClient) -> None:

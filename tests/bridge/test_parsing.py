@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bridge import parsing
 from bridge.demo import scenario
-from bridge.models import Account, Agent, IncidentReport, Organization, Remediation
+from bridge.models import Account, Agent, IncidentReport, Kind, Organization, Remediation
 from bridge.parsing import ParseError
 
 T = datetime(2026, 1, 22, 1, 7, 8, tzinfo=UTC)
@@ -255,6 +255,115 @@ def test_a_nested_organization_counts() -> None:
     assert (report.account_id, report.organization_id) == (5, 4)
 
 
+# The vendor's own example, https://api.huntress.io/docs.
+DOCUMENTED = {
+    "id": 84938,
+    "account": {"id": 1, "name": "Your Account Name"},
+    "organizations": [{"id": 1234, "name": "ExampleCo"}],
+    "subject": "Defender Disabled",
+    "type": "Environmental Issue",
+    "subtype": "US",
+    "severity": "low",
+    "status": "resolved",
+    "created_at": "2026-01-22T01:07:08Z",
+    "resolved_at": "2026-01-22T01:07:08Z",
+    "updated_at": "2026-01-22T01:07:08Z",
+}
+
+
+@pytest.mark.parametrize("kind", [Kind.ESCALATION, Kind.PLATFORM_ACTION])
+def test_the_documented_escalation(kind: Kind) -> None:
+    found = parsing.parse_escalation(DOCUMENTED, kind)
+    assert found == IncidentReport(
+        84938,
+        kind,
+        account_id=1,
+        organization_id=1234,
+        subject="Defender Disabled",
+        severity="low",
+        status="resolved",
+        type="Environmental Issue",
+        subtype="US",
+        organizations=(Organization(1234, "ExampleCo"),),
+        created_at=T,
+        closed_at=T,
+        updated_at=T,
+    )
+    assert found.over
+
+
+@pytest.mark.parametrize(
+    ("given_organizations", "organizations", "alone"),
+    [
+        ([], [], None),
+        (None, [], None),
+        ([{"id": 4, "name": "A"}], [4], 4),
+        ([{"id": 4}, {"id": 9}], [4, 9], None),
+        ([{"id": 4}, {"name": "without an id"}], [4], None),
+        (["4"], [4], 4),
+        ({"id": 4}, [4], 4),
+        (["Acme Corp"], [], None),
+    ],
+)
+def test_organizations_of_an_escalation(given_organizations: Any, organizations: list[int], alone: int | None) -> None:
+    found = parsing.parse_escalation(DOCUMENTED | {"organizations": given_organizations})
+    assert [organization.id for organization in found.organizations] == organizations
+    assert found.organization_id == alone
+
+
+@pytest.mark.parametrize(
+    ("entities", "summary"),
+    [
+        (None, ""),
+        ({"total_count": 0, "items": []}, ""),
+        (
+            {
+                "total_count": 5,
+                "items": [
+                    {"id": 1, "type": "Agent", "details": {"hostname": "laptop01\r\n* Severity: low", "os": None}},
+                    {"id": 2, "type": None, "details": ["x", {"name": "user", "value": "u"}]},
+                    "not an entity",
+                ],
+            },
+            "Agent 1: hostname laptop01 * Severity: low\nEntity 2: x; user u\n3 more in the Huntress portal",
+        ),
+        ([{"id": 1, "type": "Agent"}], "Agent 1"),
+        ("Agent 1", ""),
+    ],
+)
+def test_what_an_escalation_is_about(entities: Any, summary: str) -> None:
+    assert parsing.parse_escalation(DOCUMENTED | {"entities": entities}).summary == summary
+
+
+@pytest.mark.parametrize(
+    ("subject", "kind_of_trouble", "broken"),
+    [
+        (
+            "The Huntress security platform is unable to send incident reports to your PSA system and we need you to "
+            "reconfigure the integration.",
+            "",
+            True,
+        ),
+        ("Your ConnectWise integration failed", "", True),
+        ("Integration needs attention", "psa_integration_error", True),
+        ("Incident reports could not be delivered", "", True),
+        ("Autotask credentials have expired", "", True),
+        ("Your PSA integration was set up", "", False),
+        ("Agents are unable to update", "", False),
+        ("ConnectWise Automate failed to install agents", "", False),
+        ("Incident report 5 was closed", "", False),
+        ("Defender Disabled", "Environmental Issue", False),
+    ],
+)
+def test_a_broken_integration_is_critical(subject: str, kind_of_trouble: str, broken: bool) -> None:
+    raw = DOCUMENTED | {"subject": subject, "type": kind_of_trouble, "severity": "High"}
+    action = parsing.parse_escalation(raw, Kind.PLATFORM_ACTION)
+    assert (action.severity, action.given_severity) == (("critical", "high") if broken else ("high", ""))
+    # Of an escalation, whose words may follow from what an attacker named, nothing is made.
+    assert parsing.parse_escalation(raw).severity == "high"
+    assert parsing.parse_escalation(raw | {"severity": "critical"}, Kind.PLATFORM_ACTION).given_severity == ""
+
+
 _anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
     lambda inner: (
@@ -263,14 +372,20 @@ _anything = st.recursive(
     ),
     max_leaves=8,
 )
-_fields = [*scenario.SAMPLES["full"], *scenario.SAMPLE_AGENT, "created_at", "organization"]
+_fields = [*scenario.SAMPLES["full"], *DOCUMENTED, "entities", *scenario.SAMPLE_AGENT, "created_at", "organization"]
 _reports = st.dictionaries(st.sampled_from(_fields), _anything, max_size=12)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(raw=_reports | _anything)
 def test_any_json_becomes_a_model_or_a_parse_error(raw: Any) -> None:
-    for parse in (parsing.parse_report, parsing.parse_agent, parsing.parse_organization, parsing.parse_account):
+    for parse in (
+        parsing.parse_report,
+        parsing.parse_escalation,
+        parsing.parse_agent,
+        parsing.parse_organization,
+        parsing.parse_account,
+    ):
         for candidate in (raw, {**raw, "id": 1} if isinstance(raw, dict) else raw):
             try:
                 model = parse(candidate)

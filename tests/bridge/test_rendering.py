@@ -20,6 +20,7 @@ from bridge.models import (
     CompanyMatch,
     CompanySource,
     IncidentReport,
+    Kind,
     Note,
     Organization,
     Remediation,
@@ -229,6 +230,44 @@ LONG = replace(
     body="A sentence that is there to fill the body. " * 300,
     severity="high",
 )
+ESCALATION = IncidentReport(
+    id=84938,
+    kind=Kind.ESCALATION,
+    account_id=5,
+    subject="Unexpected Country Access",
+    summary="Identity 7: username user@example.com; country RU\n3 more in the Huntress portal",
+    severity="low",
+    status="overdue",
+    type="Unwanted Access",
+    subtype="RU",
+    organizations=(ACME, Organization(9, "Globex Ltd")),
+    created_at=SENT,
+    updated_at=datetime(2026, 3, 2, 8, 41, tzinfo=UTC),
+)
+BROKEN = IncidentReport(
+    id=512,
+    kind=Kind.PLATFORM_ACTION,
+    account_id=5,
+    subject="Huntress is unable to send incident reports to your PSA system",
+    severity="critical",
+    given_severity="high",
+    status="open",
+    type="Integration",
+    created_at=SENT,
+    updated_at=SENT,
+)
+HOSTILE_ESCALATION = replace(
+    ESCALATION,
+    id=84939,
+    organization_id=4,
+    subject=FORGERY,
+    summary=f"Agent 1: hostname {FORGERY}",
+    severity=FORGERY,
+    status=FORGERY,
+    type=f"<b>{FORGERY}",
+    subtype=FORGERY,
+    organizations=(Organization(4, f"Acme <b>Corp</b> {FORGERY}"),),
+)
 CATCH_ALL = CompanyMatch(
     Company("2", "Catchall"),
     CompanySource.CATCH_ALL,
@@ -240,8 +279,8 @@ BY_NAME = CompanyMatch(Company("19", "Acme Corp", "ACME"), CompanySource.NAME)
 def given(report: IncidentReport, /, **changes: Any) -> RenderInput:
     known = RenderInput(
         report=report,
-        reference=f"huntress-5-{report.id}",
-        organization=ACME,
+        reference=f"huntress-5-{report.key}",
+        organization=ACME if report.organization_id else None,
         agent=AGENT if report.agent_id else None,
         account=ACCOUNT,
         company=BY_NAME,
@@ -260,10 +299,50 @@ CASES: Mapping[str, RenderInput] = {
     ),
     "catch-all": given(FULL, company=CATCH_ALL),
     "over-long": given(LONG),
+    "escalation": given(ESCALATION, company=CATCH_ALL),
+    "platform-action": given(replace(BROKEN, subject="Agents are out of date", severity="low", given_severity="")),
+    "broken-integration": given(BROKEN, company=CATCH_ALL),
+    "hostile-escalation": given(HOSTILE_ESCALATION),
 }
 
 
 # What people read.
+
+
+@pytest.mark.parametrize("kind", DESKS)
+@pytest.mark.parametrize("case", ["escalation", "platform-action", "broken-integration", "hostile-escalation"])
+def test_further_kinds_also_have_a_plain_rendering(kind: str, case: str) -> None:
+    rendered = renderer(kind).render(CASES[case], plain=True)
+    assert rendered.problems == ()
+    ticket = rendered.ticket
+    assert f"{CASES[case].report.kind.replace('_', ' ')} {CASES[case].report.id}: " in ticket.text
+    assert ("cannot send incident reports" in ticket.text) is (case == "broken-integration")
+    for organization in CASES[case].report.organizations:
+        assert f"(id {organization.id})" in ticket.text
+    # Nothing that is given can start a line.
+    assert [line for line in ticket.text.splitlines() if line.startswith(("== WHERE", "* Host", "x"))] == []
+
+
+def test_no_incident_link_is_made_up_for_an_escalation() -> None:
+    single = replace(ESCALATION, organization_id=4, organizations=(ACME,))
+    for plain in (False, True):
+        assert "infection_reports" not in renderer().render(given(single), plain=plain).ticket.text
+
+
+def test_an_override_of_the_incident_text_also_serves_escalations(tmp_path: Path) -> None:
+    (tmp_path / "text.j2").write_text("{{ subject }} / {{ organizations | join(', ') }} / {{ portal_url }}", "utf-8")
+    rendered = renderer(templates=tmp_path).render(given(ESCALATION))
+    assert rendered.problems == ()
+    assert rendered.ticket.text == "Unexpected Country Access / Acme Corp (id 4), Globex Ltd (id 9) /"
+
+
+def test_an_override_may_be_of_one_kind_alone(tmp_path: Path) -> None:
+    (tmp_path / "_shared").mkdir()
+    (tmp_path / "_shared/escalation.j2").write_text("ESCALATED: {{ subject }}", "utf-8")
+    desk = renderer(templates=tmp_path)
+    assert "ESCALATED: Unexpected" in desk.render(given(ESCALATION)).ticket.text
+    assert desk.render(given(FULL)).ticket.text == renderer().render(given(FULL)).ticket.text
+    assert desk.check() == []
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -495,9 +574,9 @@ def test_html_holds_only_our_markup_and_one_link(case: str) -> None:
     allowed = "html head meta title body p h1 h2 span a table tr th td ol li b br code div"
     assert tags.tags <= set(allowed.split())
     assert tags.attributes <= {"lang", "charset", "name", "content", "style", "href", "scope"}
-    number = CASES[case].report.id
-    link = f"https://examplemsp.huntress.io/org/4/infection_reports/{number}"
-    assert tags.links == ([] if case == "minimal" else [link])
+    report = CASES[case].report
+    link = f"https://examplemsp.huntress.io/org/4/infection_reports/{report.id}"
+    assert tags.links == ([] if case == "minimal" or report.kind is not Kind.INCIDENT_REPORT else [link])
 
 
 @pytest.mark.parametrize(
@@ -594,7 +673,7 @@ def test_plain_uses_no_template_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_plain_copes_with_every_report(case: str) -> None:
     ticket = renderer("autotask", parts=_psa_parts(255, 8000)).render(CASES[case], plain=True).ticket
-    assert f"huntress-5-{CASES[case].report.id}" in ticket.title
+    assert f"huntress-5-{CASES[case].report.key}" in ticket.title
     assert str(CASES[case].report.id) in ticket.notice
     assert 100 < size(ticket.text) <= 8000
 

@@ -13,12 +13,14 @@ import redis
 
 from bridge.broker import store_client
 from bridge.idempotency import IdempotencyStore
-from bridge.models import IncidentReport
+from bridge.models import IncidentReport, Kind, Organization
 from bridge.routing import Routes, not_before
 from connectors.base import ConnectorSettings, Only
 
 SENT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 REPORT = IncidentReport(77, account_id=5, organization_id=4, severity="critical", platform="windows", sent_at=SENT)
+FOOTHOLD = {"indicator_types": ("Footholds", "process_detections")}
+BOTH = (Organization(4), Organization(9))
 
 
 def routes(
@@ -54,6 +56,17 @@ def routes(
         ({"desk": {"organizations": [4]}}, {"organization_id": None}, ["psa", "oncall"]),
         ({"psa": {"platforms": ["microsoft_365"]}}, {}, ["desk", "oncall"]),
         ({"psa": {"severities": ["critical"], "organizations": [5]}}, {}, ["desk", "oncall"]),
+        ({"psa": {"indicator_types": ["footholds"]}}, {}, ["desk", "oncall"]),
+        ({"psa": {"indicator_types": ["ransomware_canaries", "Footholds"]}}, FOOTHOLD, ["psa", "desk", "oncall"]),
+        ({"psa": {"indicator_types": ["ransomware_canaries"]}}, FOOTHOLD, ["desk", "oncall"]),
+        (
+            {"psa": {"indicator_types": ["footholds"]}, "desk": {"indicator_types": ["mde_detections"]}},
+            {"indicator_counts": (("footholds", 1), ("mde_detections", 0))},
+            ["psa", "oncall"],
+        ),
+        # What concerns several organizations goes where one of them goes.
+        ({"desk": {"organizations": [9]}}, {"organizations": BOTH, "organization_id": None}, ["psa", "desk", "oncall"]),
+        ({"desk": {"organizations": [7]}}, {"organizations": BOTH, "organization_id": None}, ["psa", "oncall"]),
         # What no connector takes goes to all.
         (
             {name: {"severities": ["critical"]} for name in ("psa", "desk", "oncall")},
@@ -78,6 +91,40 @@ def test_every_decision_has_its_reason() -> None:
         ("desk", False, "organization 4 is not in only.organizations"),
         ("oncall", False, "severity critical is not in only.severities"),
     ]
+
+
+def test_who_takes_it_names_every_entry_that_says_so() -> None:
+    only = {
+        "severities": ["critical"],
+        "organizations": [4],
+        "platforms": ["windows"],
+        "indicator_types": ["footholds"],
+    }
+    (decision, *_) = routes({"psa": only}).decide(replace(REPORT, indicator_types=("footholds",)))
+    assert decision.why == (
+        "takes it: severity critical is in only.severities, organization 4 is in only.organizations, "
+        "platform windows is in only.platforms, indicator type footholds is in only.indicator_types"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pilot", "disabled", "concerned", "served"),
+    [
+        ((4,), (), (4, 9), True),
+        ((5,), (), (4, 9), False),
+        ((), (4,), (4, 9), True),
+        ((), (4, 9), (4, 9), False),
+        # The account's own troubles concern those that are served, too.
+        ((4,), (), (), True),
+    ],
+)
+def test_one_organization_that_is_served_is_enough(
+    pilot: tuple[int, ...], disabled: tuple[int, ...], concerned: tuple[int, ...], served: bool
+) -> None:
+    escalation = IncidentReport(
+        9, Kind.ESCALATION, severity="low", organizations=tuple(Organization(number) for number in concerned)
+    )
+    assert bool(routes(pilot=pilot, disabled=disabled).connectors(escalation)) is served
 
 
 def test_what_goes_to_all_says_why() -> None:

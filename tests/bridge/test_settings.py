@@ -326,6 +326,42 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
         ('[organizations]\nfile = "no.csv"\n', "organizations.file: cannot read no.csv (No such file"),
         (PSA + "[worker]\nthreads = 4\n", "worker.threads must be 0 or at least 5"),
         (PSA + "concurrency = 0\n", "connectors.psa.concurrency must be greater than or equal to 1"),
+        *(
+            (f"{PSA}{given}\n", f"connectors.psa.{sentence}")
+            for given, sentence in {
+                "quiet = 5": "quiet must be a valid list",
+                "quiet = [5]": "quiet must be a table (item 1)",
+                'quiet = [{ from = "22:00" }]': "quiet (item 1): to is missing",
+                'quiet = [{ from = "22:00", to = "07:00" }, { from = "25:00", to = "07:00" }]': (
+                    'quiet (item 2): from must be a time such as "07:00"'
+                ),
+                'quiet = [{ from = 7, to = "07:00" }]': 'quiet (item 1): from must be a time such as "07:00"',
+                'quiet = [{ from = "22:00", to = "22:00" }]': "quiet must end at another time than they start",
+                'quiet = [{ days = ["Saturday"], from = "22:00", to = "07:00" }]': (
+                    "quiet (item 1): days: 'Saturday' is no day; days are mon, tue, wed, thu, fri, sat, sun"
+                ),
+                'quiet = [{ days = [], from = "22:00", to = "07:00" }]': "quiet (item 1): days is empty",
+                'quiet = [{ from = "22:00", to = "07:00", excpt = "high" }]': (
+                    "quiet (item 1): excpt is not a known key; the nearest known one is except"
+                ),
+                'quiet = [{ from = "22:00", to = "07:00", except = "low" }]': (
+                    "quiet (item 1): except must be 'critical', 'high' or 'nothing'"
+                ),
+                'quiet = [{ from = "00:00", to = "24:00" }]': "quiet would never end, so that reports would wait",
+                'quiet = [{ from = "07:00", to = "22:00" }, { from = "22:00", to = "07:00", organizations = [4] }]': (
+                    "quiet would never end, so that reports of organization 4 would wait"
+                ),
+                "maintenance = [{ from = 2026-12-02T04:00:00, to = 2026-12-01T22:00:00 }]": (
+                    "maintenance would end (2026-12-01T22:00:00) before it starts (2026-12-02T04:00:00) (item 1)"
+                ),
+                "maintenance = [{ from = 2026-12-01T22:00:00, to = 2026-12-02T04:00:00Z }]": (
+                    "maintenance must give from and to both with an offset, or both without"
+                ),
+                'maintenance = [{ from = "tonight", to = 2026-12-02T04:00:00Z }]': (
+                    "maintenance (item 1): from must be a valid datetime"
+                ),
+            }.items()
+        ),
     ],
 )
 def test_a_mistake_in_the_file_is_one_sentence_about_its_key(loads: Loader, toml: str, sentence: str) -> None:

@@ -12,6 +12,7 @@ from bridge.bookkeeping import OVERDUE
 from bridge.demo.huntress import PretendHuntress
 from bridge.demo.run import free_port, toml
 from bridge.leadership import Leadership
+from bridge.models import Kind
 from bridge.poller import Cycle, Poller
 from bridge.runtime import Runtime
 from bridge.settings import load
@@ -135,6 +136,24 @@ def test_slow_cycles_have_three_of_their_own_length(runtime: Runtime) -> None:
     assert not status(runtime)["ok"]
     runtime.books.save_poll(expected_cycle_seconds=100.0, cycle_seconds=1100.0)
     assert status(runtime)["ok"], "what the last cycle really took counts as well"
+
+
+def test_a_stream_that_cannot_be_listed_is_shown_and_after_ten_minutes_a_problem(
+    make: Callable[..., Runtime], source: PretendHuntress
+) -> None:
+    runtime = make(sources={"escalations": True})
+    poll(runtime)
+    runtime.books.save_stream(Kind.ESCALATION)
+    runtime.books.save_stream(Kind.ESCALATION, "Huntress answered 500.")
+    found = status(runtime)
+    assert found["ok"]
+    assert found["streams"]["escalation"]["error"] == "Huntress answered 500."
+    assert found["streams"]["escalation"]["last_complete_at"] is not None
+    runtime.store.clock_offset += OVERDUE + 1
+    poll(runtime)
+    (problem,) = status(runtime)["problems"]
+    assert problem.startswith("escalations cannot be listed since ")
+    assert problem.endswith(": Huntress answered 500.")
 
 
 def test_a_paused_connector_is_shown_with_its_reason(runtime: Runtime) -> None:

@@ -241,6 +241,32 @@ def test_a_report_from_a_file(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    ("raw", "options", "title", "explained"),
+    [
+        (scenario.escalation(7, [scenario.organization(2)]), (), "[huntress-5-e7]", "escalation 7: severity high, org"),
+        ({"escalation": {"id": 7}}, (), "HIGH - Escalation 7 [severity not given] [huntress-5-e7]", "escalation 7: "),
+        (
+            {"platform_action": scenario.platform_action(8, severity="low")},
+            (),
+            "[huntress-5-p8]",
+            "platform action 8: severity critical (the source says low; raised, because Huntress says that it cannot",
+        ),
+        (scenario.platform_action(8), ("--kind", "platform_action"), "[huntress-5-p8]", "platform action 8: "),
+        (scenario.platform_action(8), (), "[huntress-5-e8]", "escalation 8: "),
+    ],
+)
+def test_an_escalation_from_a_file(
+    command: Command, raw: dict[str, Any], options: tuple[str, ...], title: str, explained: str
+) -> None:
+    path = command.folder / "report.json"
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    result = command("render", "oncall", "--report", path, *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[0].endswith(title)
+    assert command("explain", "--report", path, *options).stdout.startswith(explained)
+
+
+@pytest.mark.parametrize(
     ("data", "told"),
     [
         (b"{", "not JSON"),
@@ -248,6 +274,7 @@ def test_a_report_from_a_file(command: Command) -> None:
         (b"[" * 100_000, "not JSON"),
         (b"[]", "not an incident report: this incident report is a list"),
         (b'{"id": true}', "has no usable id"),
+        (b'{"platform_action": {"id": 0}}', "not a platform action: this platform action has no usable id"),
         (b"[" * 5_000 + b"]" * 5_000, "not an incident report"),
     ],
 )
@@ -265,7 +292,9 @@ def test_a_report_that_is_none(command: Command, name: str, data: bytes, told: s
 
 def test_explain_says_which_and_why(world: World, make_bridge: MakeBridge) -> None:
     connectors = world.connectors()
-    connectors["oncall"] |= {"only": {"severities": ["critical"]}}
+    connectors["oncall"] |= {"only": {"severities": ["critical"]}, "on_close": "nothing", "reopen": "never"}
+    lasting = [{"from": "2020-01-01T00:00Z", "to": "2120-01-01T00:00Z"}]
+    connectors["desk"] |= {"maintenance": lasting, "on_close": "note", "reopen_within": "36h"}
     bridge = make_bridge(world, connectors=connectors, organizations={"file": "organizations.csv"})
     rows = "organization_id,connector,company,recipients\n2,psa,ORG3,\n2,oncall,,night@example.com\n"
     (bridge.folder / "organizations.csv").write_text(rows, encoding="utf-8")
@@ -279,8 +308,23 @@ def test_explain_says_which_and_why(world: World, make_bridge: MakeBridge) -> No
     assert "priority: Priority 4 - Low" in lines
     assert "oncall (email): no: severity low is not in only.severities" in lines
     assert any(line.startswith("title: ") and line.endswith("connectwise/title.j2") for line in lines)
+    place = lines.index("desk (autotask): yes: takes it")
+    psa, desk = lines[:place], lines[place:]
+    assert "held back: no" in psa
+    assert (
+        "when it is over: its ticket gets a note and the closed status, unless people work on it (on_close = close)"
+        in psa
+    )
+    assert "held back: maintenance until 2120-01-01 00:00 UTC (critical reports go out)" in desk
+    assert "when it is over: its ticket gets a note (on_close = note)" in desk
+    again = "its ticket is reopened within 36h after the end, then a new one is made (reopen = within)"
+    assert f"when it is open again: {again}" in desk
     told = inside("explain", "--organization", "2", "--severity", "critical", config=bridge.config)
     assert "recipients: night@example.com (organizations file)" in told.stdout
+    assert "oncall (email): yes: takes it: severity critical is in only.severities" in told.stdout
+    assert "when it is open again: a new ticket is made (reopen = never)" in told.stdout
+    told = inside("explain", "--organization", "3", "--severity", "critical", config=bridge.config)
+    assert f"recipients: {connectors['oncall']['recipients'][0]}\n" in told.stdout
 
 
 # -- templates ---------------------------------------------------------------------------------------------------------

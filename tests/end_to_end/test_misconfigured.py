@@ -152,6 +152,18 @@ def test_check_of_a_right_configuration_finds_nothing(world: World, make_bridge:
     assert not world.mailbox.messages
 
 
+def test_check_tries_the_streams_that_are_turned_on(world: World, make_bridge: MakeBridge) -> None:
+    sources = {"escalations": True, "platform_actions": True}
+    checked = inside("check", "--online", config=make_bridge(world, sources=sources).config)
+    assert (checked.exit_code, checked.stdout) == (0, "all well\n")
+    reseller = make_bridge(world, sources=sources, huntress=world.huntress.settings(account_id=5))
+    checked = inside("check", "--online", config=reseller.config)
+    assert checked.exit_code == 1
+    told = checked.stdout.splitlines()
+    assert [line.split(":")[0] for line in told[:-1]] == ["sources.escalations", "sources.platform_actions"]
+    assert "Set [sources] escalations = false" in told[0]
+
+
 def test_a_bad_configuration_is_told_whole(world: World, make_bridge: MakeBridge) -> None:
     bridge = make_bridge(
         world,
