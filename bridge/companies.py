@@ -36,6 +36,7 @@ class Companies:
         self._lock = threading.Lock()
         self._listings: dict[str, threading.Lock] = {}
         self._refreshed: dict[str, float] = {}
+        self._indexes: dict[str, tuple[Sequence[Company], dict[str, list[Company]]]] = {}
 
     def row(self, connector: str, organization_id: int | None) -> Row | None:
         """What the organizations file says about this organization in this connector."""
@@ -106,16 +107,25 @@ class Companies:
         name = normalized(organization.name) if organization else ""
         if organization is None or not name:
             return "it has no row in the organizations file, and its name is not known"
-        alike = [company for company in companies if normalized(company.name) == name]
+        alike = self._named(connector, companies, name)
         if not alike:
-            fresh = self._refresh(connector) or ()
-            alike = [company for company in fresh if normalized(company.name) == name]
+            alike = self._named(connector, self._refresh(connector) or (), name)
         if len(alike) == 1:
             return alike[0]
         if alike:
             ids = ", ".join(company.id for company in alike)
             return f"it has no row in the organizations file, and several companies have its name (ids {ids})"
         return "it has no row in the organizations file, and no company has its name"
+
+    def _named(self, connector: Connector, companies: Sequence[Company], name: str) -> list[Company]:
+        """The companies of that normalized name. Thousands of organizations ask the same listing, so it is indexed."""
+        listing, index = self._indexes.get(connector.name, ((), {}))
+        if listing is not companies:
+            index = {}
+            for company in companies:
+                index.setdefault(normalized(company.name), []).append(company)
+            self._indexes[connector.name] = (companies, index)
+        return index.get(name, [])
 
     def _refresh(self, connector: Connector) -> Sequence[Company] | None:
         """A listing made after the miss, or the last one where that is young enough. One that failed does not count."""
