@@ -186,10 +186,12 @@ class Loader:
                 known = ", ".join(tables) or "none"
                 self._problems.add(key, f"{about}: item {place} is the name of no connector; configured: {known}")
             elif name in connectors and not isinstance(connectors[name], PsaSettings):
-                self._problems.add(key, f"{about}: connector {name} ({connectors[name].type}) has no companies; remove it")
+                self._problems.add(
+                    key, f"{about}: connector {name} ({connectors[name].type}) has no companies; remove it"
+                )
         if organizations.get("automatch") == "off":
             self._problems.add(
-                key, f"{about} needs organizations.automatch = \"exact\": a company that was made is found by its name"
+                key, f'{about} needs organizations.automatch = "exact": a company that was made is found by its name'
             )
 
     def _check_path(self, key: Key, given: object) -> None:
