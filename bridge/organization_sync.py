@@ -162,7 +162,11 @@ class OrganizationSync:
                 unsettled.add(organization.id)
                 self._not_made(service, organization, "it was renamed, and a company has its former name; rename that")
             elif not name or names[name] > 1:
-                self._not_made(service, organization, "it has no name, or shares it with another organization")
+                self._not_made(
+                    service,
+                    organization,
+                    "it has no name, or shares it with another organization; give it one of its own",
+                )
             else:
                 made += self._make(service, organization)
         if made:

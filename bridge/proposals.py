@@ -21,24 +21,9 @@ WORTH_A_LOOK, LOOKED_AT, SHOWN = 50, 10, 3
 COLUMNS = ("organization_id", "connector", "company", "organization_name", "company_name", "score", "candidates")
 
 #: Legal forms: customers write them in one system and not in the other.
-_FORMS = frozenset(
-    (
-        "ab",
-        "ag",
-        "as",
-        "bv",
-        "co",
-        "company",
-        "corp",
-        "corporation",
-        "gmbh",
-        "inc",
-        "incorporated",
-        "kg",
-        "limited",
-        "llc",
-    )
-    + ("llp", "lp", "ltd", "nv", "oy", "plc", "pllc", "pty", "sa", "sarl", "sas", "spa", "srl")
+_FORM = re.compile(
+    "ab|ag|as|bv|co|company|corp|corporation|gmbh|inc|incorporated|kg|limited|llc|llp|lp|ltd|nv|oy|plc|pllc|pty|sa"
+    "|sarl|sas|spa|srl"
 )
 
 
@@ -115,7 +100,7 @@ def _comparable(name: str) -> str:
     """`name` without case, accents, punctuation and legal forms."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", normalized(name)) if not unicodedata.combining(c))
     words = re.findall(r"\w+", plain.replace("'", "").replace("’", "").replace(".", ""))
-    return " ".join([word for word in words if word not in _FORMS] or words)
+    return " ".join([word for word in words if not _FORM.fullmatch(word)] or words)
 
 
 def _numbers(name: str) -> list[str]:
