@@ -20,10 +20,10 @@ WORTH_A_LOOK, LOOKED_AT, SHOWN = 50, 10, 3
 #: Columns of the file; the configuration reads the first three and leaves the others alone.
 COLUMNS = ("organization_id", "connector", "company", "organization_name", "company_name", "score", "candidates")
 
-#: Legal forms: customers write them in one system and not in the other.
-_FORM = re.compile(
+#: Legal forms and small words: people write them in one system and not in the other.
+_LEFT_OUT = re.compile(
     "ab|ag|as|bv|co|company|corp|corporation|gmbh|inc|incorporated|kg|limited|llc|llp|lp|ltd|nv|oy|plc|pllc|pty|sa"
-    "|sarl|sas|spa|srl"
+    "|sarl|sas|spa|srl|and|the|und"
 )
 
 
@@ -97,10 +97,10 @@ def _decided(proposal: Proposal, given: dict[str, int]) -> Proposal:
 
 
 def _comparable(name: str) -> str:
-    """`name` without case, accents, punctuation and legal forms."""
+    """`name` without case, accents, punctuation, legal forms and small words."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", normalized(name)) if not unicodedata.combining(c))
     words = re.findall(r"\w+", plain.replace("'", "").replace("’", "").replace(".", ""))
-    return " ".join([word for word in words if not _FORM.fullmatch(word)] or words)
+    return " ".join([word for word in words if not _LEFT_OUT.fullmatch(word)] or words)
 
 
 def _numbers(name: str) -> list[str]:

@@ -28,8 +28,8 @@ _FIRST = _words(
 _SECOND = _words(
     "Accounting Bakery Chemicals Dental Engineering Foods Gardens Hospitality Insurance Joinery Kitchens Logistics "
     "Machining Nurseries Optics Plumbing Quilting Roofing Surveyors Textiles Upholstery Veterinary Wholesale "
-    "Xylography Yachting Zoology Architects Brewing Ceramics Drilling Electric Fisheries Glazing Heating Imports Jewellers "
-    "Law Masonry Networks Outfitters"
+    "Xylography Yachting Zoology Architects Brewing Ceramics Drilling Electric Fisheries Glazing Heating Imports "
+    "Jewellers Law Masonry Networks Outfitters"
 )
 _FORMS = ("Inc.", "LLC", "Ltd", "GmbH")
 
