@@ -11,7 +11,7 @@ import pytest
 from bridge.csv_output import inert
 from bridge.models import Company, Organization
 from bridge.organizations_file import OrganizationsFile
-from bridge.proposals import COLUMNS, Proposal, propose, proposals_csv
+from bridge.proposals import COLUMNS, Proposal, proposals_csv, propose
 
 COMPANIES = [
     Company("11", "Northwind Dental, Inc.", "NWD"),
