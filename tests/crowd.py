@@ -75,9 +75,9 @@ def serve_agents(huntress: PretendHuntress, count: int) -> None:
     """Lists so many agents, in slices; the pretend Huntress itself would sort all of them for every page."""
 
     def page(request: Received) -> Reply:
-        start, limit = int(request.query.get("page_token", 0)), int(request.query["limit"])
+        start, limit = int(request.query.get("page_token", "after 0").split()[1]), int(request.query["limit"])
         end = min(start + limit, count)
         listed = [scenario.agent(number, number % 100 + 1) for number in range(start + 1, end + 1)]
-        return Reply(200, {"agents": listed, "pagination": {"next_page_token": str(end)} if end < count else {}})
+        return Reply(200, {"agents": listed, "pagination": {"next_page_token": f"after {end}"} if end < count else {}})
 
     huntress.route("GET", "/v1/agents", page)

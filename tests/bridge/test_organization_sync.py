@@ -26,7 +26,7 @@ from bridge.models import Company, Organization
 from bridge.organization_sync import Changes, OrganizationSync
 from bridge.runtime import Runtime
 from bridge.settings import load
-from connectors.base import OutcomeUnknown, PsaSettings, Rejected
+from connectors.base import Only, OutcomeUnknown, PsaSettings, Rejected
 from tests.bridge.test_companies import Desk
 
 HOURS = 3600.0
@@ -88,7 +88,7 @@ class Ground:
 
     def assembly(self) -> Any:
         real = self.runtime.assembly
-        settings = PsaSettings(type="desk", only={"organizations": self.only})
+        settings = PsaSettings(type="desk", only=Only(organizations=self.only))
         service = Service("psa", self.desk, settings, real.services["psa"].renderer)
         return SimpleNamespace(
             settings=real.settings, services={"psa": service}, companies=real.companies, source=real.source
