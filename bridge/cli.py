@@ -485,4 +485,7 @@ def demo(seconds: float | None, serve: bool, host: str) -> int:
 import bridge.cli_lists  # noqa: E402, F401
 
 if __name__ == "__main__":
-    main()
+    # As a script this is another module than the one that the lists were declared with.
+    from bridge.cli import main as whole
+
+    whole()
