@@ -22,7 +22,7 @@ from bridge.demo.huntress import PretendHuntress
 from bridge.demo.run import toml
 from bridge.organizations_file import OrganizationsFile
 from tests.crowd import BY_NAME, ORGANIZATIONS, OTHERWISE, Crowd, serve_agents
-from tests.end_to_end.conftest import COMMAND
+from tests.end_to_end.conftest import COMMAND, Bridge, World, wait_until
 from tests.end_to_end.inside import inside
 
 BIDI, ESCAPE = "\u202e", "\x1b[31m"
@@ -232,6 +232,14 @@ def test_a_listing_that_breaks_off_shows_no_difference(lists: Lists) -> None:
     lists.huntress.after_page = lambda request: None
     lists.huntress.faults.clear()
     assert lists("organizations", "diff").stdout.startswith("0 added, 0 renamed, 0 removed")
+
+
+def test_a_running_bridge_compares_on_its_own(world: World, make_bridge: Callable[..., Bridge]) -> None:
+    bridge = make_bridge(world)
+    process = bridge.start("run")
+    wait_until(lambda: "organizations listed for the first time" in bridge.log())
+    assert bridge.stop(process) == 0
+    assert '"level": "error"' not in bridge.log()
 
 
 # -- agents ------------------------------------------------------------------------------------------------------------
