@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 from pydantic import TypeAdapter
 
@@ -62,6 +62,15 @@ class StreamState:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """The organizations as they were when somebody last took note of them."""
+
+    #: Seconds since the epoch.
+    at: float
+    organizations: Mapping[int, Organization]
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """A report that cannot be parsed."""
 
@@ -84,6 +93,9 @@ class Heartbeat:
     pid: int
     at: float
     problem: str
+
+
+_BASELINE = TypeAdapter(Baseline)
 
 
 class Bookkeeping:
@@ -128,6 +140,23 @@ class Bookkeeping:
         """When the list was last read whole."""
         stored = cast("str | None", self.client.get(self.store.key("organizations:at")))
         return float(stored) if stored else None
+
+    def baseline(self, whose: Literal["diff", "sync"]) -> Baseline | None:
+        """What the command `organizations diff`, or the scheduled sync, compares with; None: nothing yet."""
+        stored = cast("str | None", self.client.get(self.store.key(f"organizations:baseline:{whose}")))
+        return _BASELINE.validate_json(stored) if stored else None
+
+    def save_baseline(self, whose: Literal["diff", "sync"], organizations: Mapping[int, Organization]) -> None:
+        baseline = _BASELINE.dump_json(Baseline(self.store.now(), organizations)).decode()
+        self.client.set(self.store.key(f"organizations:baseline:{whose}"), baseline)
+
+    def sync_tried_at(self) -> float | None:
+        """When the scheduled sync of the organizations last began."""
+        stored = cast("str | None", self.client.get(self.store.key("organizations:sync:at")))
+        return float(stored) if stored else None
+
+    def sync_tried(self) -> None:
+        self.client.set(self.store.key("organizations:sync:at"), f"{self.store.now():.3f}")
 
     def save_agent(self, agent: Agent) -> None:
         self.client.set(self.store.key(f"agent:{agent.id}"), _AGENT.dump_json(agent).decode(), ex=AGENT_KEPT)

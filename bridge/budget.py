@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from bridge.huntress import BudgetExhausted
+from bridge.huntress import Budget, BudgetExhausted
 from bridge.idempotency import IdempotencyStore
 
 #: Longest seconds that an answer of the source may keep everybody waiting.
@@ -61,3 +61,27 @@ class RedisBudget:
         """Requests of the last 60 s, by all processes."""
         since = round((self.store.now() - 60) * 1000)
         return self.store.client.zcount(self.store.key("budget"), since, "+inf")
+
+
+class CommandBudget:
+    """What a command may use of the budget: at most half, also for listings. Who has to wait is told, once a minute."""
+
+    def __init__(self, budget: Budget, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self.budget = budget
+        self.say = say
+        self.clock = clock
+        self._told_at: float | None = None
+
+    def acquire(self, kind: Literal["listing", "detail"], wait: float | None = None) -> None:
+        """As `RedisBudget.acquire`; `kind` makes no difference."""
+        try:
+            return self.budget.acquire("detail", 0)
+        except BudgetExhausted as full:
+            now = self.clock()
+            if self._told_at is None or now - self._told_at >= 60:
+                self._told_at = now
+                self.say(f"waiting: {full}; commands take at most half of it")
+        return self.budget.acquire("detail", wait)
+
+    def penalize(self, seconds: float) -> None:
+        self.budget.penalize(seconds)

@@ -75,7 +75,9 @@ def main() -> None:
     """Turns every open Huntress incident report into exactly one ticket per destination, and never loses one."""
 
 
-def command(name: str, *, level: str | None = "warning") -> Callable[[Callable[..., Any]], click.Command]:
+def command(
+    name: str, *, level: str | None = "warning", group: click.Group = main
+) -> Callable[[Callable[..., Any]], click.Command]:
     """Declares a command: common options, logging, and every expected failure as a sentence with its exit code.
 
     `level` is what it logs unless `--log-level` says otherwise; None: what the configuration says.
@@ -94,7 +96,7 @@ def command(name: str, *, level: str | None = "warning") -> Callable[[Callable[.
                 code = function(*args, **kwargs)
             sys.exit(code or 0)
 
-        return main.command(name)(common_options(wrapped))
+        return group.command(name)(common_options(wrapped))
 
     return declare
 
@@ -489,5 +491,11 @@ def demo(seconds: float | None, serve: bool, host: str) -> int:
     return run_demo(seconds)
 
 
+# At the end, because they are declared with what stands above.
+import bridge.cli_lists  # noqa: E402, F401
+
 if __name__ == "__main__":
-    main()
+    # As a script this is another module than the one that the lists were declared with.
+    from bridge.cli import main as whole
+
+    whole()

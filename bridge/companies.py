@@ -1,6 +1,6 @@
 """Which company in a ticket system an organization is: the organizations file, else an equal name, else the catch-all.
 
-Never dropped, never guessed: what none of the three can say raises `Misconfigured`.
+Never dropped, never guessed: what none of the three can say raises `NoCompany`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ REFRESH_INTERVAL = 600.0
 _Value = TypeVar("_Value")
 
 
+class NoCompany(Misconfigured):
+    """An organization has no company of its own, and there is no catch-all that could take its place."""
+
+
 class Companies:
     """Finds the company, and for e-mail the recipients, of an organization. Shared by threads."""
 
@@ -36,6 +40,7 @@ class Companies:
         self._lock = threading.Lock()
         self._listings: dict[str, threading.Lock] = {}
         self._refreshed: dict[str, float] = {}
+        self._indexes: dict[str, tuple[Sequence[Company], dict[str, list[Company]]]] = {}
 
     def row(self, connector: str, organization_id: int | None) -> Row | None:
         """What the organizations file says about this organization in this connector."""
@@ -65,7 +70,7 @@ class Companies:
     ) -> CompanyMatch | None:
         """The company, how it was found, and why it had to be the catch-all. None: nothing to say in this system.
 
-        Raises `Misconfigured` when there is no company and no catch-all; the connector's outcomes pass through.
+        Raises `NoCompany` when there is no company and no catch-all; the connector's outcomes pass through.
         """
         row = self.row(connector.name, organization_id)
         companies = connector.companies()
@@ -106,16 +111,29 @@ class Companies:
         name = normalized(organization.name) if organization else ""
         if organization is None or not name:
             return "it has no row in the organizations file, and its name is not known"
-        alike = [company for company in companies if normalized(company.name) == name]
+        alike = self._indexed(connector, companies, name)
         if not alike:
-            fresh = self._refresh(connector) or ()
-            alike = [company for company in fresh if normalized(company.name) == name]
+            alike = self._indexed(connector, self._refresh(connector) or (), name)
         if len(alike) == 1:
             return alike[0]
         if alike:
             ids = ", ".join(company.id for company in alike)
             return f"it has no row in the organizations file, and several companies have its name (ids {ids})"
         return "it has no row in the organizations file, and no company has its name"
+
+    def named(self, connector: Connector, name: str) -> list[Company]:
+        """Every company of that name in the connector's present listing; the connector's outcomes pass through."""
+        return self._indexed(connector, connector.companies() or (), normalized(name))
+
+    def _indexed(self, connector: Connector, companies: Sequence[Company], name: str) -> list[Company]:
+        """The companies of a normalized name. Thousands of organizations ask the same listing, so it is indexed."""
+        listing, index = self._indexes.get(connector.name, ((), {}))
+        if listing is not companies:
+            index = {}
+            for company in companies:
+                index.setdefault(normalized(company.name), []).append(company)
+            self._indexes[connector.name] = (companies, index)
+        return index.get(name, [])
 
     def _refresh(self, connector: Connector) -> Sequence[Company] | None:
         """A listing made after the miss, or the last one where that is young enough. One that failed does not count."""
@@ -147,10 +165,10 @@ class Companies:
         key = f"connectors.{connector.name}.default_company"
         if default is None:
             add = f"add a row to {self._file_name}" if self._file else "list it in an organizations file"
-            raise Misconfigured(f"{who} has no company in {connector.name}: {why}; {add}, or set {key}")
+            raise NoCompany(f"{who} has no company in {connector.name}: {why}; {add}, or set {key}")
         company = self._configured(connector, default, lambda connector, value: connector.company(value))
         if company is None:
-            raise Misconfigured(
+            raise NoCompany(
                 f"{key} = {default!r} is no company, or not a single one, in {connector.name}, and it is needed for "
                 f"{who}: {why}; name one that exists"
             )
@@ -175,6 +193,7 @@ def look_up(connector: Connector, value: str) -> Company | None:
 __all__ = [
     "REFRESH_INTERVAL",
     "Companies",
+    "NoCompany",
     "OrganizationsFile",
     "OrganizationsFileError",
     "Row",

@@ -30,6 +30,7 @@ from bridge.models import (
     Agent,
     IncidentReport,
     Kind,
+    Membership,
     Organization,
     Remediation,
 )
@@ -40,6 +41,7 @@ from bridge.parsing import (
     parse_account,
     parse_agent,
     parse_escalation,
+    parse_membership,
     parse_organization,
     parse_remediation,
     parse_report,
@@ -165,9 +167,12 @@ class HuntressClient:
                 ) from None
             return Account(number)
 
-    def organizations(self) -> Iterator[Organization]:
-        """All organizations, page by page."""
-        return self._stream("/organizations", "organizations", parse_organization, {})
+    def organizations(self, *, whole: bool = False) -> Iterator[Organization]:
+        """All organizations, page by page.
+
+        `whole`: one that cannot be parsed is a `SourceGarbled` and not left out, where absence is to mean something.
+        """
+        return self._stream("/organizations", "organizations", parse_organization, {}, whole=whole)
 
     def organization(self, organization_id: int, wait: float | None = None) -> Organization:
         """One organization."""
@@ -181,6 +186,13 @@ class HuntressClient:
     def agent(self, agent_id: int, wait: float | None = None) -> Agent:
         """One agent. `SourceNotFound` once it was uninstalled."""
         return self._single(f"{self._prefix}/agents/{agent_id:d}", "agent", parse_agent, agent_id, wait)
+
+    def memberships(self) -> Iterator[Membership]:
+        """The account's users with their roles, page by page. `SourceForbidden` or `SourceNotFound`: not for this key.
+
+        https://api.huntress.io/docs, "Users"; older accounts have none such.
+        """
+        return self._stream("/memberships", "memberships", parse_membership, {})
 
     def report(self, report_id: int, wait: float | None = None) -> IncidentReport:
         """One incident report as it is now, open or not. Only the `incident_reports` dialect documents this."""
@@ -289,12 +301,14 @@ class HuntressClient:
         return found
 
     def _stream(
-        self, path: str, key: str, parse: Callable[[Any], _T], filters: Params, kind: RequestKind = "detail"
+        self, path: str, key: str, parse: Callable[[Any], _T], filters: Params, *, whole: bool = False
     ) -> Iterator[_T]:
-        for raw in self._items(path, key, filters, kind):
+        for raw in self._items(path, key, filters, "detail"):
             try:
                 yield parse(raw)
             except ParseError as error:
+                if whole:
+                    raise SourceGarbled(f"Huntress listed {key}, one of which cannot be read: {error}.") from None
                 log.warning("item of a listing left out", listing=key, reason=str(error))
 
     def _items(

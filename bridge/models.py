@@ -83,6 +83,19 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True)
+class Membership:
+    """A person who may use the account, and what for. A person with several roles has several memberships."""
+
+    id: int
+    #: The role: `Admin`, `Security Engineer`, `User`, `Read-only`, …
+    permissions: str = ""
+    name: str = ""
+    email: str = ""
+    #: The one organization that it is for; None: the whole account.
+    organization: Organization | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Remediation:
     """One thing Huntress asks to be done, with its state (`unapproved`, `approved`, `completed`, …)."""
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from connectors.base import why_unreadable
 
 _REQUIRED = ("organization_id", "connector", "company")
-_COLUMNS = (*_REQUIRED, "recipients", "organization_name")
+#: Columns for the person who edits the file.
+_IGNORED = ("organization_name", "company_name", "score", "candidates")
+_COLUMNS = (*_REQUIRED, "recipients", *_IGNORED)
 _CONNECTOR = re.compile("[a-z][a-z0-9_]*")
 _ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\\x00-\x1f]+@[^\s@<>,;:\"()\\\x00-\x1f]+")
 

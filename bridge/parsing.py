@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bridge.broken_integration import RAISED_TO, is_broken_integration
-from bridge.models import Account, Agent, IncidentReport, Kind, Organization, Remediation
+from bridge.models import Account, Agent, IncidentReport, Kind, Membership, Organization, Remediation
 
 #: Largest id: the vendor's are int64.
 _MAX_ID = 2**63 - 1
@@ -125,6 +125,25 @@ def parse_agent(raw: Any) -> Agent:
         tags=_names(fields.get("tags")),
         firewall_status=line(fields.get("firewall_status")),
         last_callback_at=time(fields.get("last_callback_at")),
+    )
+
+
+def parse_membership(raw: Any) -> Membership:
+    """A membership, or a user as the older form has it (names and role beside the id).
+
+    Raises `ParseError` when it has no usable id.
+    """
+    fields = _object(raw, "membership")
+    nested = fields.get("user")
+    user = nested if isinstance(nested, Mapping) else fields
+    place, number = fields.get("organization"), _id_of(fields, "organization")
+    named = line(place.get("name")) if isinstance(place, Mapping) else ""
+    return Membership(
+        id=_id(fields, "membership"),
+        permissions=", ".join(_names(fields.get("permissions") or fields.get("role"))),
+        name=line(user.get("name")) or f"{line(user.get('first_name'))} {line(user.get('last_name'))}".strip(),
+        email=line(user.get("email")),
+        organization=None if number is None else Organization(number, named),
     )
 
 

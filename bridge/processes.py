@@ -22,6 +22,7 @@ from bridge.heartbeat import Heartbeat
 from bridge.jobs import QUEUE, deliver_actor
 from bridge.leadership import Leadership
 from bridge.models import ReportKey
+from bridge.organization_sync import OrganizationSync
 from bridge.poller import PATIENCE as POLLER_PATIENCE
 from bridge.poller import Poller
 from bridge.render_guard import GUARD
@@ -79,6 +80,7 @@ class Process:
             self.start_dispatcher()
             poller = self.make_poller()
             self._thread("poller", lambda: poller.run(self.stopping))
+            self.start_sync(poller.leadership)
         self.start_watcher()
 
     def start_worker(self) -> None:
@@ -110,6 +112,12 @@ class Process:
             runtime.store, runtime.books, lambda: runtime.services, lambda: runtime.settings, runtime.account
         )
         self._thread("watcher", lambda: watcher.run(self.stopping))
+
+    def start_sync(self, leadership: Leadership) -> None:
+        """Compares the organizations on schedule, beside the polls of the leader."""
+        runtime = self.runtime
+        sync = OrganizationSync(runtime.store, runtime.books, lambda: runtime.assembly, runtime.routes, leadership)
+        self._thread("organizations", lambda: sync.run(self.stopping))
 
     def make_poller(self) -> Poller:
         """A poller that tries to lead from now on; its loop is the caller's."""

@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from bridge.models import Kind
 from bridge.settings_reading import CONFIG_VARIABLE, ConfigurationError, read_toml
 from bridge.settings_types import BaseUrl, HeartbeatUrl, PortalUrl, RedisUrl, SigningSecret, ZoneName
-from connectors.base import ConnectorSettings, NotBefore, ProxyUrl, SettingsModel
+from connectors.base import ConnectorSettings, Duration, NotBefore, ProxyUrl, SettingsModel
 
 if TYPE_CHECKING:
     from connectors.base import Connector
@@ -123,6 +123,10 @@ class OrganizationsSettings(SettingsModel):
     #: Empty: all.
     only: list[OrganizationId] = Field(default_factory=list)
     disabled: list[OrganizationId] = Field(default_factory=list)
+    #: Seconds between looks at what was added, renamed or removed.
+    sync: Annotated[Duration, Field(ge=60)] = 6 * 3600.0
+    #: Connectors in which the sync makes a company for every organization without one.
+    create_companies: list[str] = Field(default_factory=list)
 
 
 class AlertsSettings(SettingsModel):

@@ -24,7 +24,7 @@ from bridge.settings_reading import (
     secret_texts,
     take_secret_files,
 )
-from connectors.base import ConnectorSettings, Notifier, why_unreadable
+from connectors.base import ConnectorSettings, Notifier, PsaSettings, why_unreadable
 
 if TYPE_CHECKING:
     from connectors.base import Connector
@@ -102,6 +102,7 @@ class Loader:
                 self._check_path(("connectors", name, "ca_file"), settings.ca_file)
                 self._check_path(("connectors", name, "templates"), settings.templates)
             self._check_alerts(merged.get("alerts"), tables)
+            self._check_create_companies(merged.get("organizations"), merged["connectors"], tables)
         for table, key in (("huntress", "ca_file"), ("alerts", "ca_file"), ("organizations", "file")):
             if isinstance(merged.get(table), dict):
                 self._check_path((table, key), merged[table].get(key))
@@ -168,6 +169,30 @@ class Loader:
                 able = ", ".join(sorted(self._notifiers)) or "none"
                 why = f"connector {name} ({kind}) cannot carry notices; types that can: {able}"
                 self._problems.add(key, f"{self._problems.about(key)}: {why}")
+
+    def _check_create_companies(
+        self, organizations: Any, connectors: Mapping[str, ConnectorSettings], tables: Table
+    ) -> None:
+        """The connectors that are to make companies exist, have companies, and find what they made by its name."""
+        key = ("organizations", "create_companies")
+        names = organizations.get("create_companies") if isinstance(organizations, dict) else None
+        if not isinstance(names, list) or not names:
+            return
+        about = self._problems.about(key)
+        for place, name in enumerate(names, 1):
+            if not isinstance(name, str):
+                continue  # told with everything else that the models find
+            if name not in tables:
+                known = ", ".join(tables) or "none"
+                self._problems.add(key, f"{about}: item {place} is the name of no connector; configured: {known}")
+            elif name in connectors and not isinstance(connectors[name], PsaSettings):
+                self._problems.add(
+                    key, f"{about}: connector {name} ({connectors[name].type}) has no companies; remove it"
+                )
+        if organizations.get("automatch") == "off":
+            self._problems.add(
+                key, f'{about} needs organizations.automatch = "exact": a company that was made is found by its name'
+            )
 
     def _check_path(self, key: Key, given: object) -> None:
         """A file or folder that cannot be read is told now, not when the first ticket needs it."""

@@ -54,6 +54,8 @@ class PretendHuntress(PretendServer):
         self.summaries: dict[int, Any] = {}
         self.escalations: dict[int, Any] = {}
         self.platform_actions: dict[int, Any] = {}
+        #: The account's users with their roles; None: the key may not list them.
+        self.memberships: dict[int, Any] | None = {raw["id"]: raw for raw in scenario.memberships()}
         #: Most items on a page, whatever `limit` asks for.
         self.page_size_cap = 500
         #: Requests allowed in 60 s, as the vendor counts them; 0: any number.
@@ -88,6 +90,7 @@ class PretendHuntress(PretendServer):
         agent_filters = ("organization_id", "platform", "hostname")
         self.route("GET", f"{prefix}/agents", listed("agents", lambda: self.agents, *agent_filters))
         self.route("GET", rf"{prefix}/agents/(\d+)", single("agent", lambda: self.agents))
+        self.route("GET", f"{prefix}/memberships", self._list_memberships)
         self.route("GET", f"{prefix}/reports", self._list_reports)
         self.route("GET", f"{prefix}/incident_reports", self._list_incident_reports)
         self.route("GET", rf"{prefix}/incident_reports/(\d+)", single("incident_report", self._incident_reports))
@@ -227,6 +230,13 @@ class PretendHuntress(PretendServer):
             and (wanted is None or wanted in _organization_ids(item[1]))
         ]
         return self._page(key, found, request)
+
+    def _list_memberships(self, request: Received) -> Reply:
+        if self.memberships is None:
+            return Reply(403, {"message": "There was an issue with your API credential or permissions."})
+        filters = ("permissions",)
+        found = [item for item in self.memberships.items() if _fits(item[1], request.query, filters)]
+        return self._page("memberships", found, request)
 
     def _list_remediations(self, request: Received, number: str) -> Reply:
         report = self._incident_reports().get(int(number), _MISSING)

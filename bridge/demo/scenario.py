@@ -213,6 +213,29 @@ def organizations(count: int) -> list[dict[str, Any]]:
     return [organization(number) for number in range(1, count + 1)]
 
 
+def memberships() -> list[dict[str, Any]]:
+    """The account's two people: one for all of it, one for the first organization only."""
+    stamped = {"created_at": "2026-01-22 01:07:08 UTC", "updated_at": "2026-01-22 01:07:08 UTC"}
+    account = {"id": ACCOUNT_ID, "name": ACCOUNT["name"]}
+    return [
+        {
+            "id": 1,
+            "permissions": "Admin",
+            "account": account,
+            "user": {"id": 90210, "email": "admin@example.com", "name": "Alex Admin"},
+            **stamped,
+        },
+        {
+            "id": 2,
+            "permissions": "Read-only",
+            "account": account,
+            "organization": {"id": 1, "name": organization(1)["name"]},
+            "user": {"id": 90211, "email": "reader@example.com", "name": "Robin Reader"},
+            **stamped,
+        },
+    ]
+
+
 def agent(number: int, organization_id: int = 1, **fields: Any) -> dict[str, Any]:
     """The agent with this id. Hosts are named after what they are, and the sorts take turns."""
     form, platform, os = _HOSTS[(number - 1) % len(_HOSTS)]

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from bridge.broker import store_client
-from bridge.budget import LONGEST_REST, RedisBudget
+from bridge.budget import LONGEST_REST, CommandBudget, RedisBudget
 from bridge.huntress import BudgetExhausted
 from bridge.idempotency import IdempotencyStore
 
@@ -161,3 +161,32 @@ def test_a_clock_that_jumped_back_blocks_nobody_for_long(make: Callable[..., Red
     budget.store.clock_offset = 0
     budget.acquire("listing")
     assert waited(budget) == 0
+
+
+def test_a_command_takes_at_most_half_also_for_listings_and_says_when_it_waits(
+    make: Callable[..., RedisBudget],
+) -> None:
+    budget = make(4)
+    told: list[str] = []
+    command = CommandBudget(budget, told.append, clock=budget.store.now)
+    for _ in range(2):
+        command.acquire("listing")
+    assert (waited(budget), told) == (0, [])
+    command.acquire("listing")
+    assert waited(budget) == pytest.approx(60, abs=2)
+    assert told == [
+        "waiting: the budget of 4 requests a minute to Huntress is used up (60 s); commands take at most half of it"
+    ]
+    command.acquire("detail")  # in the same minute there is room for a second one
+    command.acquire("detail")
+    assert len(told) == 2
+    budget.acquire("listing", wait=0)  # the poller's half
+
+
+def test_a_command_that_may_wait_no_longer_is_told_so(make: Callable[..., RedisBudget]) -> None:
+    command = CommandBudget(make(2), lambda sentence: None)
+    command.acquire("detail")
+    with pytest.raises(BudgetExhausted):
+        command.acquire("detail", wait=5)
+    command.penalize(30)
+    assert make(100).store.client.exists("bridge:budget:rest")

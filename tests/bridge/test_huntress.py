@@ -315,6 +315,26 @@ def test_organizations_and_agents_are_left_out_with_a_warning(
     assert [entry["log_level"] for entry in logs] == ["warning"]
 
 
+def test_a_whole_list_of_organizations_leaves_none_out(huntress: PretendHuntress, client: HuntressClient) -> None:
+    assert ids(client.organizations(whole=True)) == [1, 2, 3]
+    huntress.organizations[2] = {"name": "no id"}
+    with pytest.raises(SourceGarbled, match="listed organizations, one of which cannot be read"):
+        list(client.organizations(whole=True))
+
+
+def test_memberships(huntress: PretendHuntress, client: HuntressClient, budget: Unlimited) -> None:
+    huntress.page_size_cap = 1
+    found = {membership.id: membership for membership in client.memberships()}
+    assert {number: (one.permissions, one.email) for number, one in found.items()} == {
+        1: ("Admin", "admin@example.com"),
+        2: ("Read-only", "reader@example.com"),
+    }
+    assert {kind for kind, _ in budget.asked} == {"detail"}
+    huntress.memberships = None
+    with pytest.raises(SourceForbidden):
+        list(client.memberships())
+
+
 def test_agents_of_one_organization(huntress: PretendHuntress, client: HuntressClient, budget: Unlimited) -> None:
     huntress.agents = {n: scenario.agent(n, 1 + n % 2) for n in range(1, 9)}
     assert ids(client.agents(2)) == [1, 3, 5, 7]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bridge import parsing
 from bridge.demo import scenario
-from bridge.models import Account, Agent, IncidentReport, Kind, Organization, Remediation
+from bridge.models import Account, Agent, IncidentReport, Kind, Membership, Organization, Remediation
 from bridge.parsing import ParseError
 
 T = datetime(2026, 1, 22, 1, 7, 8, tzinfo=UTC)
@@ -250,6 +250,28 @@ def test_the_other_models() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("raw", "membership"),
+    [
+        (
+            {"id": 1, "permissions": "User", "user": {"id": 9, "email": "a@example.com", "name": "A\u202eB\n"}},
+            Membership(1, "User", "AB", "a@example.com"),
+        ),
+        (
+            {"id": 2, "permissions": ["User", "Finance"], "organization": {"id": 3, "name": "Acme"}, "user": None},
+            Membership(2, "User, Finance", organization=Organization(3, "Acme")),
+        ),
+        (  # as the older form has it
+            {"id": 3, "email": "c@example.com", "first_name": "Chris", "last_name": "Chen", "role": "Admin"},
+            Membership(3, "Admin", "Chris Chen", "c@example.com"),
+        ),
+        ({"id": 4, "organization_id": 5, "permissions": None}, Membership(4, organization=Organization(5))),
+    ],
+)
+def test_memberships(raw: dict[str, Any], membership: Membership) -> None:
+    assert parsing.parse_membership(raw) == membership
+
+
 def test_a_nested_organization_counts() -> None:
     report = parsing.parse_report({"id": 1, "account": {"id": 5}, "organization": {"id": 4, "name": "Acme Corp"}})
     assert (report.account_id, report.organization_id) == (5, 4)
@@ -372,7 +394,17 @@ _anything = st.recursive(
     ),
     max_leaves=8,
 )
-_fields = [*scenario.SAMPLES["full"], *DOCUMENTED, "entities", *scenario.SAMPLE_AGENT, "created_at", "organization"]
+_fields = [
+    *scenario.SAMPLES["full"],
+    *DOCUMENTED,
+    "entities",
+    *scenario.SAMPLE_AGENT,
+    "created_at",
+    "organization",
+    "user",
+    "permissions",
+    "role",
+]
 _reports = st.dictionaries(st.sampled_from(_fields), _anything, max_size=12)
 
 
@@ -383,6 +415,7 @@ def test_any_json_becomes_a_model_or_a_parse_error(raw: Any) -> None:
         parsing.parse_report,
         parsing.parse_escalation,
         parsing.parse_agent,
+        parsing.parse_membership,
         parsing.parse_organization,
         parsing.parse_account,
     ):

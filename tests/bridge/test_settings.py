@@ -322,6 +322,23 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
         ('timezone = "../../etc/passwd"\n', "timezone is not a known time zone"),
         ('timezone = "Europe"\n', "timezone is not a known time zone"),
         ('[organizations]\nautomatch = "fuzzy"\n', "organizations.automatch must be 'exact' or 'off'"),
+        ("[organizations]\nsync = 6\n", "organizations.sync must be a number with its unit, such as"),
+        ('[organizations]\nsync = "6 hours"\n', "organizations.sync: '6 hours' is no number with its unit, such as"),
+        ('[organizations]\nsync = "30s"\n', "organizations.sync must be greater than or equal to 60"),
+        (
+            PSA + '[organizations]\ncreate_companies = ["psa", "desk"]\n',
+            "organizations.create_companies: item 2 is the name of no connector; configured: psa",
+        ),
+        (
+            PAGER + '[organizations]\ncreate_companies = ["oncall"]\n',
+            "organizations.create_companies: connector oncall (pager) has no companies; remove it",
+        ),
+        (
+            PSA + '[organizations]\nautomatch = "off"\ncreate_companies = ["psa"]\n',
+            'organizations.create_companies needs organizations.automatch = "exact"',
+        ),
+        ('[organizations]\ncreate_companies = "psa"\n', "organizations.create_companies must be a valid list"),
+        ("[organizations]\ncreate_companies = [[1]]\n", "organizations.create_companies must be a valid string (item"),
         ("[organizations]\nonly = [0]\n", "organizations.only must be greater than or equal to 1 (item 1)"),
         ('[organizations]\nfile = "no.csv"\n', "organizations.file: cannot read no.csv (No such file"),
         (PSA + "[worker]\nthreads = 4\n", "worker.threads must be 0 or at least 5"),

@@ -24,6 +24,7 @@ MakeBridge = Callable[..., Bridge]
 COMMANDS = (
     *("run", "poller", "worker", "web", "check", "render", "explain"),
     *("deliveries", "retry", "link", "healthcheck", "demo"),
+    *("organizations", "agents", "memberships", "reports"),
 )
 PSA: dict[str, Any] = {
     "type": "connectwise",
