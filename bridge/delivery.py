@@ -272,13 +272,17 @@ class Turn:
         report = self.claim.report
         if report is None or report.over or self.claim.made_at is not None:
             return False
-        self.request_step()
-        state = self.connector.look(found)
-        if state is None or not (state.closed or state.gone):
-            return False
         later = reference(report, self.service.settings.reference_suffix, self.claim.tickets + 1)
-        self.request_step()
-        if not self.connector.find(later):
+        try:
+            self.request_step()
+            state = self.connector.look(found)
+            if state is None or not (state.closed or state.gone):
+                return False
+            self.request_step()
+            if not self.connector.find(later):
+                return False
+        except Outcome as outcome:
+            self.log.warning("cannot tell whether a further ticket was made", ticket_id=found.id, reason=str(outcome))
             return False
         self.store.anew(self.claim, later)
         self.store.release(self.claim, delay=0)

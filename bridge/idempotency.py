@@ -716,6 +716,7 @@ class IdempotencyStore:
 
     def _delivery(self, report_id: ReportKey, connector: str, fields: Mapping[str, str], missing: str = "") -> Delivery:
         other = fields.get("other_ticket", "")
+        todo = tuple(json.loads(fields.get("todo") or "[]"))
         second = f"ticket {other} carries the same reference; this one, with the lower id, is kept." if other else ""
         return Delivery(
             report_id=report_id,
@@ -726,10 +727,10 @@ class IdempotencyStore:
             ticket=_ticket(fields),
             attempts=number(fields.get("attempts")),
             reason=" ".join(text for text in (fields.get("reason"), second, fields.get("remark"), missing) if text),
-            next_attempt_at=seconds(fields.get("next_at")),
+            next_attempt_at=None if todo == ("status",) else seconds(fields.get("next_at")),
             updated_at=seconds(fields.get("updated_at")) or 0.0,
             severity=fields.get("severity", ""),
-            todo=tuple(json.loads(fields.get("todo") or "[]")),
+            todo=todo,
             other_ticket=fields.get("other_ticket", ""),
             remark=fields.get("remark", ""),
         )

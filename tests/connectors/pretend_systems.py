@@ -112,7 +112,7 @@ class AutotaskSystem(HttpSystem):
         super().__init__(self.pretend)
 
     def settings(self) -> Mapping[str, Any]:
-        return self.pretend.settings()
+        return self.pretend.settings() | {"company_defaults": {"phone": "555 0100", "ownerResourceID": 4}}
 
     def secrets(self) -> Sequence[str]:
         return [self.pretend.secret, self.pretend.integration_code]

@@ -28,7 +28,10 @@ from bridge.demo.connectwise import PretendConnectWise
 from bridge.demo.huntress import PretendHuntress
 from bridge.demo.mailbox import PretendMailbox
 from bridge.demo.run import free_port, toml
+from bridge.models import Delivery
+from bridge.once import MOVING
 from bridge.printing import deliveries_json, explained_deliveries
+from bridge.reconcile import LATER
 from bridge.runtime import Runtime
 from bridge.settings import load
 from tests.psa import Psa
@@ -192,6 +195,11 @@ class Bridge:
         with Runtime(load(self.config, self.environment())) as runtime:
             rows: list[dict[str, Any]] = json.loads(deliveries_json(explained_deliveries(runtime)))
         return rows
+
+    def unfinished(self) -> list[Delivery]:
+        """Deliveries that are not made yet, or whose ticket still needs more than a look at its status."""
+        with Runtime(load(self.config, self.environment())) as runtime:
+            return [each for each in runtime.store.deliveries() if each.state in MOVING or set(each.todo) - LATER]
 
     def kill(self, process: subprocess.Popen[str]) -> None:
         """SIGKILL for the whole process group; an embedded Redis lives in a group of its own and is left an orphan."""

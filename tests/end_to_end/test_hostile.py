@@ -317,7 +317,15 @@ def test_queries_carry_no_text_of_a_report(aftermath: Aftermath) -> None:
             ), clause
     for request in aftermath.world.huntress.received:
         assert re.fullmatch(r"/v1/[a-z_]+(/[0-9]+)?", request.path), request.path
-        assert request.query.keys() <= {"status", "limit", "page", "page_token", "organization_id"}
+        assert request.query.keys() <= {
+            "status",
+            "limit",
+            "page",
+            "page_token",
+            "organization_id",
+            "sort_field",
+            "sort_direction",
+        }
 
 
 def _clauses(filters: Any) -> Iterator[dict[str, Any]]:

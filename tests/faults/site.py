@@ -114,7 +114,7 @@ class Site:
         assert all(process.poll() is None for _, process in self.processes), "a process ended by itself"
         self.stop()
         assert self.orderly(), next(log for log in self.logs() if "Traceback" in log)[-4000:]
-        strange = sorted({row["state"] for row in rows} - {"created"})
+        strange = sorted({row["state"] for row in rows} - {"created", "closed"})
         assert not strange, f"deliveries that a person must look at: {strange}"
         missing, doubled = self.judge.missing(), self.judge.doubled()
         return Figures(fault, len(self.judge.numbers()), faults, len(missing), len(doubled), settled, remarks)

@@ -177,7 +177,7 @@ def begin_anew(scene: Scene, years: Sequence[int]) -> Figures:
         scene.site.wait_until_ready()
         wait_until(lambda: scene.shown() == len(scene.source.open()), PATIENCE, "all are listed again")
         rows = wait_until_quiet(scene.site.bridge)
-        assert {row["state"] for row in rows} == {"created"}
+        assert {row["state"] for row in rows} <= {"created", "closed"}
         assert len(rows) == 2 * len(scene.source.open()), "each ticket was found again"
     return scene.row("a store begun anew beside its tickets, reports older than it", len(years), settled)
 
