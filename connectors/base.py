@@ -364,7 +364,7 @@ class Connector(ABC):
         return None
 
     def untouched(self, state: TicketState) -> bool:
-        """Is the status among the configured `untouched_statuses`?"""
+        """Is the status the one that new tickets get, or among the configured `untouched_statuses`?"""
         return False
 
     def raise_priority(self, ref: TicketRef, before: str, now: str) -> bool:

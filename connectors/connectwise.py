@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -173,9 +174,15 @@ class ConnectWise(Connector):
 
     def untouched(self, state: TicketState) -> bool:
         own = Entry(int(state.status or 0), state.status_name)
+        statuses = self.settings.untouched_statuses
+        if self.settings.status != "":
+            statuses = [*statuses, self.settings.status]
+        else:
+            with suppress(Misconfigured):  # no right to the setup tables
+                statuses = [*statuses, self.lookup.open_status(self.lookup.board(self.settings.board)).id]
         return any(
             own.id == status if isinstance(status, int) else own.answers_to(status) or status.strip() == state.status
-            for status in self.settings.untouched_statuses
+            for status in statuses
         )
 
     def raise_priority(self, ref: TicketRef, before: str, now: str) -> bool:
