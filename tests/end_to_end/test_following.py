@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from tests.end_to_end.conftest import Bridge, World, wait_until
 from tests.psa import PSAS, reference
 
 #: Reports of organization 1: what becomes of each, or of its ticket.
-CHANGED, ENDED, DISMISSED, MOVED_ON, LEFT_ALONE, REFUSED, DELETED, MERGED, CONVERTED = range(1, 10)
+CHANGED, ENDED, DISMISSED, MOVED_ON, LEFT_ALONE, REFUSED, DELETED, MERGED, CONVERTED, TOO_LATE = range(1, 11)
 #: Of organizations 2 and 3.
 NOTED, STILL = 21, 31
 #: Reports that Huntress changes while a person does away with their tickets.
@@ -58,6 +59,8 @@ class Scene:
         self.deliveries: dict[tuple[int, str], dict[str, Any]] = {}
         #: Tickets by connector and report, as they were made first.
         self.first: dict[tuple[str, int], int] = {}
+        #: When the report ended that no ticket system had taken yet, by time.monotonic().
+        self.ended_too_early = 0.0
 
     def change(self, *numbers: int, **fields: Any) -> None:
         """Huntress changes its reports, or opens them again."""
@@ -162,6 +165,11 @@ def play(scene: Scene) -> None:
     scene.change(*LOST, severity="high")
     scene.change(CHANGED, severity="critical", summary=NEW_TEXT)
     scene.end(REFUSED)
+    busy = [psa.fault_create("status", TOO_LATE, status=503) for psa in psas.values()]
+    world.report(TOO_LATE, 1, severity="low")
+    wait_until(lambda: all(fault.met for fault in busy), 20, "neither ticket system can take the last one yet")
+    scene.ended_too_early = time.monotonic()
+    scene.end(TOO_LATE)
     wait_until(lambda: scene.told(CHANGED, "update", 1), 20, "the change is told")
     wait_until(lambda: scene.are("gone", *LOST, among=("psa",)), 20, "what people did to the tickets was seen")
     wait_until(lambda: scene.are("gone", DELETED, among=("desk",)), 20, "that one was deleted was seen")
@@ -174,7 +182,7 @@ def play(scene: Scene) -> None:
     scene.end(ENDED, MOVED_ON, LEFT_ALONE, NOTED, STILL)
     scene.end(DISMISSED, status="dismissed")
     wait_until(lambda: scene.told(CHANGED, "update", 2), 20, "the second change is told")
-    ends = (ENDED, DISMISSED, MOVED_ON, LEFT_ALONE)
+    ends = (ENDED, DISMISSED, MOVED_ON, LEFT_ALONE, TOO_LATE)
     wait_until(lambda: scene.are("closed", *ends, NOTED, STILL), 20, "the tickets know that their reports are over")
     assert all(scene.told(number, "ended", 1) for number in ends)
     assert scene.told(NOTED, "ended", 1, "-n")
@@ -223,6 +231,14 @@ def test_a_report_that_ends_closes_its_ticket_with_the_outcome(scene: Scene) -> 
             assert scene.deliveries[number, name]["state"] == "closed"
             assert scene.reason(number, name) == ""
         assert outcome in scene.ticket("desk", number)["resolution"]
+
+
+def test_a_report_that_ended_before_its_ticket_could_be_made_gets_one_that_is_closed(scene: Scene) -> None:
+    for name, psa in scene.psas.items():
+        assert [request.at < scene.ended_too_early for request in psa.creates(TOO_LATE)] == [True, False]
+        [note] = scene.notes(name, TOO_LATE, "ended")
+        assert "This ticket is closed." in note
+        assert scene.status(name, TOO_LATE) == CLOSED[name]
 
 
 def test_a_ticket_that_a_person_has_moved_on_is_told_and_left_open(scene: Scene) -> None:
@@ -316,6 +332,6 @@ def test_mails_are_replies_in_one_thread(scene: Scene) -> None:
 def test_no_ticket_and_no_mail_is_made_twice(scene: Scene) -> None:
     for psa in scene.psas.values():
         assert set(psa.references().values()) == {1}
-        assert len(psa.creates()) == 12
+        assert len(psa.creates()) == 14, "one of them was refused"
     ids = Counter(str(mail.message["Message-ID"]) for mail in scene.world.mailbox.messages)
     assert set(ids.values()) == {1}

@@ -9,38 +9,32 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
 
-from bridge.demo import scenario
 from bridge.demo.mailbox import MailFaultKind
 from tests.end_to_end.conftest import Bridge, wait_until
 from tests.faults.figures import Figures
 from tests.faults.ground import make_server, start_all
 from tests.faults.judge import connectors
 from tests.faults.site import PATIENCE, Site
+from tests.faults.stories import CONNECTORS, ENDS, KINDS, REOPENS, RISES, Stories
 from tests.faults.trap import TrappedWorld, When
-from tests.psa import PSAS, reference
 
 pytestmark = pytest.mark.timeout(3600)
 
-CONNECTORS = (*PSAS, "oncall")
 SETTLE = 5
 #: Seconds after an answer within which the kill comes, at most: the step after it may have begun.
 RIGHT_AFTER = 0.03
 #: Chunks of rounds that a site has in the long form.
 LONG_CHUNKS = 20
 
-RISES, ENDS, REOPENS = KINDS = ("update", "ended", "reopened")
 #: Which request on each report is held.
 Steps = Mapping[str, str]
 LOOKS: Steps = dict.fromkeys(KINDS, "look")
@@ -49,9 +43,6 @@ CHANGES: Steps = {RISES: "priority", ENDS: "status", REOPENS: "status"}
 
 #: What keeps mails at the same point as the requests.
 MAIL_FAULTS: Mapping[When, MailFaultKind] = {When.BEFORE: "hang_rcpt", When.DURING: "hang_after_dot"}
-
-LOW, CRITICAL = {"psa": 7, "desk": 3}, {"psa": 6, "desk": 4}
-OPEN, CLOSED = {"psa": 201, "desk": 1}, {"psa": 203, "desk": 5}
 
 
 @dataclass(frozen=True)
@@ -62,117 +53,12 @@ class Round:
     when: When
 
 
-@dataclass
-class Story:
-    """What happened to a report."""
-
-    severity: str = "low"
-    over: bool = False
-    #: Notes that its tickets must have, by kind.
-    notes: Counter[str] = field(default_factory=Counter)
-
-
-class Stories:
-    """What happens to reports, and whether every ticket and thread tells it."""
-
-    def __init__(self, site: Site, world: TrappedWorld) -> None:
-        self.site = site
-        self.world = world
-        self.told: dict[int, Story] = {}
-
-    def begin(self, number: int) -> None:
-        self.told[number] = Story()
-        self.world.report(number, (number - 1) % 3 + 1, severity="low", summary=f"Seen once, as {number}.")
-
-    def happen(self, numbers: Mapping[str, int]) -> None:
-        """What each kind of note tells happens to its report, at the same time."""
-        with self.world.huntress.lock:
-            for kind, number in numbers.items():
-                story, raw = self.told[number], self.world.huntress.reports[number]
-                if kind == ENDS:
-                    self.world.huntress.close_report(number)
-                else:
-                    raw["updated_at"] = scenario.stamp(datetime.now(UTC))
-                if kind == RISES:
-                    raw |= {"severity": "critical", "summary": f"Seen again, as {number}."}
-                    story.severity = "critical"
-                if kind == REOPENS:
-                    raw |= {"status": "sent", "closed_at": None}
-                story.over = kind == ENDS
-                story.notes[kind] += 1
-
-    def notes(self, name: str, number: int) -> Counter[tuple[str, str]]:
-        """(kind, key) of every note on the report's tickets; of every reply in its thread."""
-        if name == "oncall":
-            ids = [str(mail.message["Message-ID"]) for mail in list(self.world.mailbox.messages)]
-            found = [re.match(rf"<{reference(number)}\.([a-z]+)-([0-9a-f]+)@", id) for id in ids]
-        else:
-            psa = self.world.psas()[name]
-            marker = re.compile(rf"\[{reference(number)}/([a-z]+)-([0-9a-f]+)\]\s*$")
-            found = [marker.search(text) for id in psa.ids(number) for text in psa.notes(id)]
-        return Counter((match[1], match[2]) for match in found if match and match[1] in KINDS)
-
-    def lost(self) -> list[str]:
-        """What some ticket or thread does not tell."""
-        missing = []
-        for name in CONNECTORS:
-            for number, story in list(self.told.items()):
-                kinds = Counter(kind for kind, _ in self.notes(name, number))
-                missing += [f"{name} {number}: {kind}" for kind in (story.notes - kinds).elements()]
-                if name in PSAS:
-                    missing += [f"{name} {number}: {what}" for what in self._wrong(name, number, story)]
-        return missing
-
-    def _wrong(self, name: str, number: int, story: Story) -> Iterator[str]:
-        psa = self.world.psas()[name]
-        with psa.server.lock:
-            for id in psa.ids(number) or [0]:
-                ticket: dict[str, Any] = psa.state.tickets.get(id, {"status": None, "priority": None})
-                status, priority = (
-                    value["id"] if isinstance(value, dict) else value
-                    for value in (ticket["status"], ticket["priority"])
-                )
-                if status != (CLOSED if story.over else OPEN)[name]:
-                    yield f"status {status}"
-                if priority != (CRITICAL if story.severity == "critical" else LOW)[name]:
-                    yield f"priority {priority}"
-
-    def doubled(self) -> list[str]:
-        """Tickets beyond the first, and notes and replies that tell the same once more or tell what never was."""
-        extra = [f"{name}: {one}" for name, one in self.site.judge.doubled()]
-        for name in CONNECTORS:
-            for number, story in self.told.items():
-                notes = self.notes(name, number)
-                kinds = Counter(kind for kind, _ in (notes if name == "oncall" else notes.elements()))
-                extra += [f"{name} {number}: {kind}" for kind in (kinds - story.notes).elements()]
-        return extra
-
-    def repeated_mails(self) -> int:
-        """Mails that were sent again, each with the Message-ID that it had."""
-        return sum(count - 1 for number in self.told for count in self.notes("oncall", number).values())
-
-    def at_rest(self) -> bool:
-        """Does no delivery have anything left to tell?"""
-        for number, story in self.told.items():
-            for name in CONNECTORS:
-                key = f"bridge:delivery:{number}:{name}"
-                state, owner, plan = self.site.client.hmget(key, "state", "owner", "plan")
-                if owner or plan or state != ("closed" if story.over else "created"):
-                    return False
-        return True
-
-    def wait_until_told(self, seconds: float) -> None:
-        """Gives up after `seconds`, for `lost` to tell what is missing."""
-        deadline = time.monotonic() + seconds
-        while (self.lost() or not self.at_rest()) and time.monotonic() < deadline:
-            time.sleep(0.2)
-
-
 def kill_in(
-    round: Round, site: Site, stories: Stories, numbers: Mapping[str, int], dice: random.Random, *, redis_too: bool
+    round: Round, stories: Stories, numbers: Mapping[str, int], dice: random.Random, *, redis_too: bool
 ) -> float:
     """Lets everything happen and kills the last process where `round` says; returns when, by time.monotonic()."""
-    world = stories.world
+    site, world = stories.site, stories.world
+    assert isinstance(world, TrappedWorld)
     moments = {
         (name, psa.ids(number)[0], round.steps[kind]): round.when
         for name, psa in world.psas().items()
@@ -216,7 +102,7 @@ def play(
         tables["redis"] = {"url": server.url}
     site = Site(world, Bridge.in_folder(stack, world, tables), roles, server)
     site.wait_until_ready()
-    stories = Stories(site, world)
+    stories = Stories(site)
     dice = random.Random(fault)
     kills, last, settled = 0, 0, 0.0
     for chunk in random_chunks(dice) if long else [rounds]:
@@ -229,10 +115,11 @@ def play(
             stories.happen({ENDS: numbers[REOPENS]})
         wait_until(lambda: not stories.lost() and stories.at_rest(), 60, "those to be opened again are over")
         for round, numbers in zip(chunk, cast, strict=True):
-            at = kill_in(round, site, stories, numbers, dice, redis_too=redis_too)
+            at = kill_in(round, stories, numbers, dice, redis_too=redis_too)
             stories.wait_until_told(PATIENCE if long else 60)
             kills, settled = kills + 1, max(settled, time.monotonic() - at)
     lost, doubled, repeated = stories.lost(), stories.doubled(), stories.repeated_mails()
+    assert stories.at_rest(), f"not everything is told: {lost}"
     site.stop()
     assert site.orderly(), "a traceback in a log"
     changes = sum(story.notes.total() for story in stories.told.values())
