@@ -191,7 +191,7 @@ def play(scene: Scene) -> None:
     # Open again.
     scene.change(ENDED, NOTED, status="sent", closed_at=None)
     wait_until(lambda: scene.told(ENDED, "reopened", 1), 20, "the tickets are opened again")
-    wait_until(lambda: scene.are("created", ENDED, NOTED) and not scene.bridge.unfinished(), 20, "new ones are made")
+    wait_until(lambda: not scene.bridge.unfinished() and scene.are("created", ENDED, NOTED), 20, "new ones are made")
     assert scene.bridge.stop(process) == 0, scene.bridge.log()
     assert "Traceback" not in scene.bridge.log()
     for psa in psas.values():

@@ -23,7 +23,7 @@ from tests.end_to_end.conftest import Bridge, wait_until
 from tests.faults.figures import Figures
 from tests.faults.ground import make_server, start_all
 from tests.faults.judge import connectors
-from tests.faults.site import PATIENCE, Site
+from tests.faults.site import PATIENCE, Site, wait_until_ready
 from tests.faults.stories import CONNECTORS, ENDS, KINDS, REOPENS, RISES, Stories
 from tests.faults.trap import TrappedWorld, When
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(3600)
 
 SETTLE = 5
 #: Seconds after an answer within which the kill comes, at most: the step after it may have begun.
-RIGHT_AFTER = 0.03
+RIGHT_AFTER = 0.01
 #: Chunks of rounds that a site has in the long form.
 LONG_CHUNKS = 20
 
@@ -81,6 +81,7 @@ def kill_in(
     at, _ = site.kill(victim, redis_too=redis_too)
     trap.release()
     site.again(victim)
+    wait_until_ready(site.bridge, site.processes[victim][1])
     return at
 
 
