@@ -51,6 +51,9 @@ class Round:
 
     steps: Steps
     when: When
+    #: Does each report turn again before the next process is there? Only what was written down by then is told by
+    #: itself, so this is for notes.
+    turned: bool = False
 
 
 def kill_in(
@@ -80,6 +83,8 @@ def kill_in(
     victim = len(site.processes) - 1
     at, _ = site.kill(victim, redis_too=redis_too)
     trap.release()
+    if round.turned:
+        stories.happen({ENDS: numbers[RISES], REOPENS: numbers[ENDS], RISES: numbers[REOPENS]})
     site.again(victim)
     wait_until_ready(site.bridge, site.processes[victim][1])
     return at
@@ -139,6 +144,7 @@ def play(
 def random_chunks(dice: random.Random) -> Iterator[tuple[Round, ...]]:
     """What a site goes through in the long form; the tickets of a chunk are made right before it."""
     every = [Round(steps, when) for steps in (LOOKS, NOTES, CHANGES) for when in When]
+    every += [Round(NOTES, when, turned=True) for when in When]
     for _ in range(LONG_CHUNKS):
         yield tuple(dice.sample(every, 3))
 
@@ -148,7 +154,7 @@ SITES = {
         play,
         ("run",),
         "1 SIGKILL of `run` while it follows reports",
-        (Round(NOTES, When.DURING), Round(LOOKS, When.AFTER)),
+        (Round(NOTES, When.DURING, turned=True), Round(LOOKS, When.AFTER)),
     ),
     "redis": partial(
         play,
@@ -161,7 +167,7 @@ SITES = {
         play,
         ("poller", "worker"),
         "1 SIGKILL of a worker while it follows reports",
-        (Round(CHANGES, When.DURING), Round(NOTES, When.AFTER)),
+        (Round(CHANGES, When.DURING), Round(NOTES, When.AFTER, turned=True)),
     ),
 }
 
