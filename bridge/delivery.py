@@ -401,6 +401,8 @@ class Turn:
     ) -> tuple[Note, str]:
         """A note on the report, and what people should know of it: why it is rendered plainly."""
         given = self.given()
+        if kind is NoteKind.CONTINUED:  # it goes to the former ticket, and a reply has that one's title
+            given = replace(given, reference=self.claim.former_reference)
         self.lease.step(RENDER_SECONDS)
         note, problems = self.service.renderer.note(
             kind,
@@ -538,12 +540,15 @@ class Turn:
             whole = self.connector.complete(ref, ticket or self.ticket()[0])
             if whole != ref:
                 self.store.record(self.claim, whole, keep=True)
+                self.recorded = whole
         elif item == "verify":
             return self.verify(ref)
         elif item == "status":
             return self.look_at_status(ref)
         elif item == "continued" and self.claim.former is not None:
-            note, _ = self.rendered_note(NoteKind.CONTINUED, key=f"continued-r{self.claim.tickets}", other=ref)
+            note, _ = self.rendered_note(
+                NoteKind.CONTINUED, key=f"continued-r{self.claim.tickets}", other=self.recorded
+            )
             self.note(self.claim.former, note, reference=self.claim.former_reference)
         elif item == "details":
             report = self.claim.report

@@ -57,7 +57,7 @@ def plain(remark: str) -> Note:
 
 def close_refused(key: str, refusal: str) -> Note:
     """The note with `key` said that the ticket is closed, and the ticket system did not take that."""
-    text = f"The ticket system did not close this ticket: {refusal}. Please close it by hand."
+    text = f"The ticket system did not close this ticket: {refusal.rstrip('.')}. Please close it by hand."
     return Note(f"{key}-refused", "Ticket not closed", text)
 
 

@@ -54,6 +54,21 @@ class Psa:
     def look_ups(self, number: int | None = None) -> list[Received]:
         return [request for request in self.received() if self.is_look_up(request, number)]
 
+    def step(self, request: Received) -> tuple[int, str] | None:
+        """The ticket that a request is about, by its id, and what it is to it; None: no step of following one.
+
+        `look` reads the ticket, `note` adds a note, `priority` and `status` change that field.
+        """
+        found = re.search(r"/tickets/([0-9]+)(/notes)?$", request.path, re.IGNORECASE)
+        if request.method == "PATCH":
+            body = request.json
+            fields = {body[0]["path"]} if isinstance(body, list) else body.keys()
+            id = int(found[1] if found else body["id"])
+            return next(((id, field) for field in ("priority", "status") if field in fields), None)
+        if found and (request.method, bool(found[2])) in (("GET", False), ("POST", True)):
+            return int(found[1]), "note" if found[2] else "look"
+        return None
+
     def fault_create(self, kind: FaultKind, number: int | None = None, **how: Any) -> Fault:
         about = "" if number is None else exactly(number)
         return self.server.fault(kind, method="POST", path=self.create_path, about=about, **how)

@@ -54,6 +54,10 @@ class World:
     With `tls`, both PSAs speak https.
     """
 
+    #: What the PSAs are made of, for tests that watch them more closely.
+    connectwise_class: type[PretendConnectWise] = PretendConnectWise
+    autotask_class: type[PretendAutotask] = PretendAutotask
+
     def __init__(
         self,
         organizations: int = 3,
@@ -65,8 +69,10 @@ class World:
         self.huntress = PretendHuntress(host, dialect=dialect, organizations=organizations)  # type: ignore[arg-type]
         names = [(raw["id"], raw["name"]) for raw in self.huntress.organizations.values()]
         companies = [(1, "Catchall", "Catchall"), *((1000 + id, f"ORG{id}", name) for id, name in names)]
-        self.connectwise = PretendConnectWise(companies, host, tls=tls)
-        self.autotask = PretendAutotask([(175, "Catch-all"), *((2000 + id, name) for id, name in names)], host, tls=tls)
+        self.connectwise = self.connectwise_class(companies, host, tls=tls)
+        self.autotask = self.autotask_class(
+            [(175, "Catch-all"), *((2000 + id, name) for id, name in names)], host, tls=tls
+        )
         self.mailbox = PretendMailbox(host)
         self.systems = (self.huntress, self.connectwise, self.autotask, self.mailbox)
         for number in range(1, organizations + 1):

@@ -24,7 +24,7 @@ class Figures:
     faults: int
     #: Tickets and mails that should be there and are not.
     lost: int
-    #: Tickets, or mails to the same recipient, beyond the first with the same reference.
+    #: Tickets, or mails to the same recipient, beyond the first with the same reference; notes beyond one per change.
     doubled: int
     #: Seconds from the end of the last fault until every report had its ticket everywhere.
     settled: float
