@@ -174,7 +174,7 @@ class Following:
         moment = self.report.updated_at or self.report.closed_at
         told = "\0".join((self.claim.facts, facts(self.report), str(moment), str(self.claim.version)))
         if step == "end":  # also when the store was lost meanwhile
-            told = "\0".join((self.report.status, str(self.report.closed_at)))
+            told = "\0".join((self.report.status, str(self.report.closed_at), str(self.claim.ends)))
         key = f"{kind}-{hashlib.sha256(told.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
         note, problems = self.turn.rendered_note(kind, key=key, news=news, fate=fate)
         return Plan(step, self.claim.version, facts(self.report), note.key, note.title, note.text, remark=problems)

@@ -108,6 +108,8 @@ class Claim:
     planned_at: float | None = None
     #: When the ticket was told that the report is over.
     ended_at: float | None = None
+    #: How often the ticket was told so.
+    ends: int = 0
     #: When the ticket was made, as far as the bridge made it.
     made_at: float | None = None
     #: Ids of statuses that say nothing about people: the bridge set them, or saw them right after the ticket was made.
@@ -440,6 +442,7 @@ class IdempotencyStore:
             plan=fields.get("plan", ""),
             planned_at=seconds(fields.get("planned_at")) or None,
             ended_at=seconds(fields.get("ended_at")),
+            ends=number(fields.get("ends")),
             made_at=seconds(fields.get("creating_at")),
             statuses=tuple(json.loads(fields.get("statuses") or "[]")),
             former=TicketRef(*former[:3]) if (former := json.loads(fields.get("former") or "[]")) else None,

@@ -10,7 +10,7 @@ if delivery.ticket_id then
 end
 redis.call('HSET', key, 'reference', ARGV[6], 'tickets', num(delivery.tickets or 1) + 1, 'reason', '')
 redis.call('HDEL', key, 'ticket_id', 'ticket_number', 'ticket_url', 'other_ticket', 'told', 'considered', 'facts', 'statuses', 'ended_at',
-  'plan', 'planned_at', 'remark', 'recorded_at', 'creating_at', 'todo', 'failures', 'next_at', 'kind')
+  'ends', 'plan', 'planned_at', 'remark', 'recorded_at', 'creating_at', 'todo', 'failures', 'next_at', 'kind')
 redis.call('DEL', P .. 'progress:' .. report .. ':' .. connector)
 set_state(connector, report, 'pending')
 return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -367,6 +368,24 @@ def test_an_end_that_is_overtaken_closes_nothing(stage: Stage, psa: Psa) -> None
     assert [len(told(psa, headline)) for headline in ("closed", "opened again")] == [1, 1]
 
 
+@pytest.mark.parametrize("jump", [-7200, 7200])
+def test_a_clock_that_jumps_lets_no_note_in_doubt_wait_long_nor_go_out_at_once(
+    stage: Stage, psa: Psa, jump: float
+) -> None:
+    opened(stage, severity="low")
+    note_fault(psa, "drop")
+    stage.report(1, severity="critical")
+    stage.work()
+    assert told(psa) == []
+    stage.work()
+    stage.store.clock_offset += jump
+    stage.dispatcher.clock = lambda jumped=jump: time.monotonic() + stage.store.clock_offset - jumped
+    stage.work(6)
+    assert told(psa) == [], "it may be on its way"
+    stage.wait(120)
+    assert len(told(psa)) == 1
+
+
 # -- open again --------------------------------------------------------------------------------------------------------
 
 
@@ -383,6 +402,18 @@ def test_a_report_that_is_open_again_opens_its_ticket_again(stage: Stage, psa: P
     ended(stage)
     assert delivery(stage, psa).state is DeliveryState.CLOSED
     assert len(told(psa)) == 3, "each end is told"
+
+
+def test_each_end_is_told_also_when_the_source_gives_no_time_of_it(stage: Stage, psa: Psa) -> None:
+    opened(stage)
+    for count in (1, 2, 3):
+        stage.report(1, status="unlisted")
+        stage.work()
+        assert is_closed(stage, psa)
+        assert len(told(psa)) == 2 * count - 1
+        stage.report(1)
+        stage.work()
+        assert len(told(psa)) == 2 * count
 
 
 @pytest.mark.parametrize(("settings", "days"), [({"reopen": "never"}, 0), ({"reopen_within": "2d"}, 3)])

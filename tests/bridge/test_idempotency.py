@@ -434,6 +434,20 @@ def test_a_ticket_is_recorded_into_a_store_that_lost_its_delivery(store: Idempot
     assert state(store, 1) is DeliveryState.CREATED
 
 
+def test_what_a_lost_store_counted_hides_no_change_from_the_next(store: IdempotencyStore) -> None:
+    claimed = creating(store)
+    store.client.flushdb()
+    store.record(claimed, TicketRef("42"), told=7, facts="as of then")
+    store.reborn()
+    for subject in ("as it was", "changed"):
+        observe(store, report(1, subject=subject))
+        assert dispatch(store) == [1]
+        again = claim(store, 1)
+        assert again.facts == "as of then"
+        assert again.version > max(again.told, again.considered)
+        store.release(again, considered=again.version)
+
+
 def test_a_report_that_changed_while_it_was_told_stays_due(store: IdempotencyStore) -> None:
     claimed = creating(store)
     observe(store, report(1, subject="changed"))
