@@ -579,10 +579,11 @@ class Turn:
 
     def look_at_status(self, ref: TicketRef) -> float | None:
         """Workflow rules change a status right after the creation; that says nothing about people."""
-        age = self.store.now() - self.claim.made_at if self.claim.made_at is not None else 0.0  # made in this turn
-        if age < reconcile.LOOK_AT_STATUS:
+        made_at = self.claim.made_at or self.claim.recorded_at  # a store lost meanwhile knows the latter only
+        age = self.store.now() - made_at if made_at is not None else 0.0  # made in this turn
+        if 0 <= age < reconcile.LOOK_AT_STATUS:
             return reconcile.LOOK_AT_STATUS - age
-        if age <= reconcile.FRESH:
+        if 0 <= age <= reconcile.FRESH:
             state = self.connector.look(ref)
             if state is not None and state.status:
                 self.store.tell(self.claim, statuses=[state.status])

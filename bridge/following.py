@@ -293,7 +293,7 @@ class Following:
         state = self.connector.look(self.ref)
         if state is not None and state.gone:
             made_at = self.claim.made_at
-            if made_at is not None and self.store.now() - made_at < self.settings.settle:
+            if made_at is not None and 0 <= self.store.now() - made_at < self.settings.settle:
                 raise Unavailable(f"the ticket, made just now, is not shown yet ({state.gone})")
             raise Gone(state.gone)
         return state

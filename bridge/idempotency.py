@@ -758,6 +758,11 @@ class IdempotencyStore:
         """Deliveries of `connector` that something is still to be done for, now or later."""
         return self.client.zcard(self.key(f"due:{connector}")) + self.client.zcard(self.key(f"ready:{connector}"))
 
+    def awaited(self, connector: str, later: Iterable[str]) -> list[ReportKey]:
+        """Reports that `connector` still has something to do for, now or soon: more than the things in `later`."""
+        found = cast("list[str]", self.script("awaited", connector, json.dumps(sorted(later))))
+        return [report_key(report) for report in found]
+
     def under_way(self, connector: str, group: str) -> int:
         """Deliveries of `connector` that wait for nothing but a worker, and those that its workers are at."""
         now = round(self.now() * 1000)

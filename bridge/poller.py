@@ -203,7 +203,9 @@ class Poller:
             return isinstance(key, int) and (listed is None or organization_id in listed)
 
         def read(key: ReportKey) -> IncidentReport:
-            return source.report(key, PATIENCE_FOR_ENDS) if isinstance(key, int) else self.streams.read(key)
+            if isinstance(key, int):
+                return source.report(key, PATIENCE_FOR_ENDS)
+            return self.streams.read(key, PATIENCE_FOR_ENDS)
 
         self.ends.missed(started, complete)
         self.ends.confirm(source, account, read, incidents=dialect == "incident_reports")

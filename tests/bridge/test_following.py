@@ -332,6 +332,22 @@ def test_a_ticket_that_takes_neither_the_close_nor_a_note_is_left_with_one_reaso
     assert len(psa.received()) == asked, "there is no second attempt"
 
 
+def test_a_ticket_deleted_before_it_was_complete_is_gone_when_its_report_ends(
+    make: MakeStage, systems: Systems
+) -> None:
+    """Autotask's internal text follows the create in notes, and fails the same way whether or not there is a ticket."""
+    stage, psa = make("desk"), systems.psa("desk")
+    note_fault(psa, "status", status=503, times=None)
+    opened(stage)
+    [id] = psa.ids(1)
+    psa.add_ticket(99)  # there are others to be seen
+    psa.state.delete_ticket(id)
+    psa.server.faults.clear()
+    ended(stage)
+    stage.wait(900)
+    assert delivery(stage, psa).state is DeliveryState.GONE
+
+
 def close_fault(psa: Psa, **how: Any) -> None:
     """The note of an end arrives, and the change of status does not."""
     psa.server.fault("status", method="PATCH", path="(?i)/tickets", status=503, **how)
@@ -379,7 +395,7 @@ def test_a_clock_that_jumps_lets_no_note_in_doubt_wait_long_nor_go_out_at_once(
     assert told(psa) == []
     stage.work()
     stage.store.clock_offset += jump
-    stage.dispatcher.clock = lambda jumped=jump: time.monotonic() + stage.store.clock_offset - jumped
+    stage.dispatcher.clock = lambda: time.monotonic() + stage.store.clock_offset - jump
     stage.work(6)
     assert told(psa) == [], "it may be on its way"
     stage.wait(120)

@@ -459,6 +459,17 @@ def test_a_report_that_changed_while_it_was_told_stays_due(store: IdempotencySto
     assert dispatch(store) == []
 
 
+def test_a_comment_that_comes_while_a_new_ticket_is_decided_on_is_for_that_one(store: IdempotencyStore) -> None:
+    first = creating(store)
+    comment = "comment-000001700000000-abc"
+    store.record(first, TicketRef("42"), told=1, todo=["complete", comment], keep=True)
+    assert store.anew(first, "huntress-5-1-r2")
+    store.release(first, delay=0)
+    again = claim(store, 1)
+    assert again.reference == "huntress-5-1-r2"
+    assert again.todo == {comment}
+
+
 def test_progress_is_kept_for_the_next_owner_and_refused_to_the_former(store: IdempotencyStore) -> None:
     first = creating(store)
     assert store.save_progress(first, "a@example.com", "sent")
