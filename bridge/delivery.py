@@ -230,7 +230,9 @@ class Turn:
         until, why = held
         delay = min((until - now).total_seconds(), LONGEST_HOLD)
         state = DeliveryState.PENDING if self.claim.state is DeliveryState.PENDING else None
-        self.store.release(self.claim, state=state, reason=f"held back by {why}", kind="quiet", delay=delay)
+        self.store.release(
+            self.claim, state=state, reason=f"held back by {why}", kind="quiet", delay=delay, version=self.claim.version
+        )
         return True
 
     def leave_off(self) -> None:

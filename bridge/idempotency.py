@@ -344,6 +344,11 @@ class IdempotencyStore:
             added.extend((report.key, connector) for connector in answer)
         return added
 
+    def connectors(self) -> set[str]:
+        """Every connector that this store was ever dispatched for, configured or not."""
+        fields = cast("list[str]", self.client.hkeys(self.key("meta")))
+        return {field.removeprefix("clock:") for field in fields if field.startswith("clock:")}
+
     def open_reports(self) -> int:
         return self.client.zcard(self.key("open"))
 
@@ -636,11 +641,12 @@ class IdempotencyStore:
         later: bool = False,
         remark: str | None = None,
         result: bool = True,
+        version: int | None = None,
     ) -> bool:
         """Ends the owner's turn. `delay` (seconds) says when the delivery is next due, None that nothing more is.
 
         `waiting`: things to do that the delay is for; what came up beside them is due now, and with `later` also what
-        became of the report.
+        became of the report. `version`: of the report, which the delay is for; a newer one is due now.
         False: the delivery belongs to someone else by now, nothing was changed.
         """
         change: dict[str, Any] = {
@@ -658,6 +664,7 @@ class IdempotencyStore:
             "later": later or None,
             "remark": remark,
             "result": result or None,
+            "version": version,
         }
         change = {key: value for key, value in change.items() if value is not None}
         return bool(self.script("release", claim.report_id, claim.connector, claim.token, json.dumps(change)))

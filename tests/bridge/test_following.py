@@ -6,6 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 from bridge.absences import Absences
 from bridge.demo.autotask import PretendAutotask
 from bridge.demo.server import FaultKind
+from bridge.ends import Ends
 from bridge.idempotency import LEASE
+from bridge.leadership import Leadership
 from bridge.models import Delivery, DeliveryState, Remediation
 from tests.bridge.stage import Stage, Systems
 from tests.psa import PSAS, Psa, reference
@@ -211,6 +214,22 @@ def test_a_report_that_ended_before_its_ticket_was_made_gets_one_and_its_end(sta
     assert delivery(stage, psa).state is DeliveryState.CLOSED
     assert len(told(psa)) == 1
     assert is_closed(stage, psa)
+
+
+def test_what_ended_while_a_connector_was_left_out_is_told_when_it_is_back(make: MakeStage, systems: Systems) -> None:
+    stage = make("psa", "desk")
+    opened(stage)
+    without = make("psa")
+    without.store.clock_offset = stage.store.clock_offset
+    leadership = Leadership(without.store, "poller", patience=1e9)
+    leadership.candidate = "test"  # as `Stage.report` leads
+    assert leadership.attempt()
+    report = without.store.report(1)
+    assert report is not None
+    Ends(without.store, without.runtime.routes, leadership).end(replace(report, status="closed"))
+    leadership.stop()
+    stage.work()
+    assert [is_closed(stage, systems.psa(name)) for name in PSAS] == [True, True]
 
 
 def test_a_ticket_that_a_person_moved_on_gets_the_note_only(stage: Stage, psa: Psa) -> None:

@@ -459,6 +459,17 @@ def test_a_report_that_changed_while_it_was_told_stays_due(store: IdempotencySto
     assert dispatch(store) == []
 
 
+def test_a_report_that_changes_while_quiet_hours_are_looked_up_is_looked_at_again(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    claimed = claim(store, 1)
+    observe(store, report(1, "critical"))
+    store.release(claimed, state=DeliveryState.PENDING, kind="quiet", delay=3600, version=claimed.version)
+    assert dispatch(store) == [1]
+    again = claim(store, 1)
+    store.release(again, state=DeliveryState.PENDING, kind="quiet", delay=3600, version=again.version)
+    assert dispatch(store) == []
+
+
 def test_a_comment_that_comes_while_a_new_ticket_is_decided_on_is_for_that_one(store: IdempotencyStore) -> None:
     first = creating(store)
     comment = "comment-000001700000000-abc"
