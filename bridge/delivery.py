@@ -230,7 +230,9 @@ class Turn:
         until, why = held
         delay = min((until - now).total_seconds(), LONGEST_HOLD)
         state = DeliveryState.PENDING if self.claim.state is DeliveryState.PENDING else None
-        self.store.release(self.claim, state=state, reason=f"held back by {why}", kind="quiet", delay=delay)
+        self.store.release(
+            self.claim, state=state, reason=f"held back by {why}", kind="quiet", delay=delay, version=self.claim.version
+        )
         return True
 
     def leave_off(self) -> None:
@@ -584,10 +586,11 @@ class Turn:
 
     def look_at_status(self, ref: TicketRef) -> float | None:
         """Workflow rules change a status right after the creation; that says nothing about people."""
-        age = self.store.now() - self.claim.made_at if self.claim.made_at is not None else 0.0  # made in this turn
-        if age < reconcile.LOOK_AT_STATUS:
+        made_at = self.claim.made_at or self.claim.recorded_at  # a store lost meanwhile knows the latter only
+        age = self.store.now() - made_at if made_at is not None else 0.0  # made in this turn
+        if 0 <= age < reconcile.LOOK_AT_STATUS:
             return reconcile.LOOK_AT_STATUS - age
-        if age <= reconcile.FRESH:
+        if 0 <= age <= reconcile.FRESH:
             state = self.connector.look(ref)
             if state is not None and state.status:
                 self.store.tell(self.claim, statuses=[state.status])

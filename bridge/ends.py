@@ -67,8 +67,11 @@ class Ends:
             count = self.absences.miss(self.leadership.number, started, unseen)
             log.info("reports are no longer listed", reports=count)
 
-    def unlisted(self, listed: Collection[int]) -> None:
-        """Under `reports`: what was missing before the last complete listings of these organizations is over."""
+    def unlisted(self, listed: Collection[int | None]) -> None:
+        """Under `reports`: what was missing before the last complete listings of these organizations is over.
+
+        None among them stands for reports without one.
+        """
         for missing in self.absences.missing():
             if missing.organization_id in listed and missing.report is not None and isinstance(missing.key, int):
                 self.end(replace(missing.report, status=UNLISTED))
@@ -154,6 +157,8 @@ class Ends:
         routes = self.routes()
         names = routes.connectors(report) if adopt else list(routes.connectors_settings)
         pairs = [(name, routes.reference(report, name)) for name in names]
+        if not adopt:  # tickets of a connector that is left out for a while hear of it when it is back
+            pairs += [(name, "") for name in self.store.connectors() - routes.connectors_settings.keys()]
         self.store.observe(self.leadership.number, [(report, pairs)], adopt=adopt)
 
     def catch_up(self, source: HuntressClient, account: Account, dialect: Dialect) -> None:

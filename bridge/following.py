@@ -16,7 +16,7 @@ from bridge.models import DeliveryState, IncidentReport, Note, TicketRef, Ticket
 from bridge.news import News, NoteKind, compare, facts
 from bridge.reconcile import Step
 from bridge.routing import reference
-from connectors.base import Misconfigured, Rejected, Unavailable
+from connectors.base import Misconfigured, PsaSettings, Rejected, Unavailable
 
 if TYPE_CHECKING:
     from bridge.delivery import Turn
@@ -174,7 +174,7 @@ class Following:
         moment = self.report.updated_at or self.report.closed_at
         told = "\0".join((self.claim.facts, facts(self.report), str(moment), str(self.claim.version)))
         if step == "end":  # also when the store was lost meanwhile
-            told = "\0".join((self.report.status, str(self.report.closed_at)))
+            told = "\0".join((self.report.status, str(self.report.closed_at), str(self.claim.ends)))
         key = f"{kind}-{hashlib.sha256(told.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
         note, problems = self.turn.rendered_note(kind, key=key, news=news, fate=fate)
         return Plan(step, self.claim.version, facts(self.report), note.key, note.title, note.text, remark=problems)
@@ -185,10 +185,12 @@ class Following:
             if told is None:
                 return
             plan = told
+        if plan.close and resumed and (why := self.overtaken()):
+            plan = replace(plan, close=False, remark="; ".join(filter(None, (why, plan.remark))))
         if plan.close:
             self.turn.request_step()
             try:
-                status = self.connector.close_ticket(self.ref, plan.text)
+                status = self.connector.close_ticket(self.ref, self.resolution(plan))
             except Rejected as refused:
                 self.refused(plan, refused)
                 return
@@ -200,7 +202,11 @@ class Following:
         claim = self.claim
         if resumed and claim.planned_at is not None:
             self.turn.request_step()
-            present = self.connector.has_note(self.ref, claim.reference, plan.key)
+            try:
+                present = self.connector.has_note(self.ref, claim.reference, plan.key)
+            except Rejected:
+                self.look()  # a ticket that is gone shows no notes; what one that is there refuses, its next note says
+                present = None
             if present:
                 return plan
             left = claim.planned_at + self.settings.settle - self.store.now()
@@ -227,10 +233,31 @@ class Following:
         self.log.info("ticket told", ticket_id=self.ref.id, step=plan.step, note=plan.key)
         return plan
 
+    def overtaken(self) -> str:
+        """Why the ticket is not closed after all: what came up since that was planned. '': nothing did."""
+        if not self.report.over:
+            return "left open: the report is open again"
+        state = self.look()
+        if state is None or state.closed:
+            return ""
+        untouched = self.connector.untouched(state)
+        if reconcile.moved_on(self.claim, state, untouched=untouched, now=self.store.now()):
+            return f"left open: a person has moved it on (status {state.status_name or state.status})"
+        return ""
+
+    def resolution(self, plan: Plan) -> str:
+        """What the customer's contacts may read of the end; the note tells what was found on whose host."""
+        told = isinstance(self.settings, PsaSettings) and self.settings.visibility == "customer"
+        return plan.text if told else plan.title
+
     def refused(self, plan: Plan, refused: Rejected) -> None:
         """A close that the ticket system does not take: one note and one reason, and no second attempt."""
         self.log.warning("the ticket system does not close the ticket", ticket_id=self.ref.id, reason=str(refused))
-        self.turn.note(self.ref, notes.close_refused(plan.key, str(refused)))
+        try:
+            self.turn.note(self.ref, notes.close_refused(plan.key, str(refused)))
+        except Rejected as no_note:
+            self.look()  # a ticket that is gone takes neither
+            self.log.warning("note refused", ticket_id=self.ref.id, reason=str(no_note))
         remark = f"the report is over, but the ticket system did not close the ticket ({refused}); close it by hand"
         self.store.tell(
             self.claim,
@@ -266,7 +293,7 @@ class Following:
         state = self.connector.look(self.ref)
         if state is not None and state.gone:
             made_at = self.claim.made_at
-            if made_at is not None and self.store.now() - made_at < self.settings.settle:
+            if made_at is not None and 0 <= self.store.now() - made_at < self.settings.settle:
                 raise Unavailable(f"the ticket, made just now, is not shown yet ({state.gone})")
             raise Gone(state.gone)
         return state

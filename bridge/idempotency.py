@@ -108,6 +108,8 @@ class Claim:
     planned_at: float | None = None
     #: When the ticket was told that the report is over.
     ended_at: float | None = None
+    #: How often the ticket was told so.
+    ends: int = 0
     #: When the ticket was made, as far as the bridge made it.
     made_at: float | None = None
     #: Ids of statuses that say nothing about people: the bridge set them, or saw them right after the ticket was made.
@@ -342,6 +344,11 @@ class IdempotencyStore:
             added.extend((report.key, connector) for connector in answer)
         return added
 
+    def connectors(self) -> set[str]:
+        """Every connector that this store was ever dispatched for, configured or not."""
+        fields = cast("list[str]", self.client.hkeys(self.key("meta")))
+        return {field.removeprefix("clock:") for field in fields if field.startswith("clock:")}
+
     def open_reports(self) -> int:
         return self.client.zcard(self.key("open"))
 
@@ -440,6 +447,7 @@ class IdempotencyStore:
             plan=fields.get("plan", ""),
             planned_at=seconds(fields.get("planned_at")) or None,
             ended_at=seconds(fields.get("ended_at")),
+            ends=number(fields.get("ends")),
             made_at=seconds(fields.get("creating_at")),
             statuses=tuple(json.loads(fields.get("statuses") or "[]")),
             former=TicketRef(*former[:3]) if (former := json.loads(fields.get("former") or "[]")) else None,
@@ -633,11 +641,12 @@ class IdempotencyStore:
         later: bool = False,
         remark: str | None = None,
         result: bool = True,
+        version: int | None = None,
     ) -> bool:
         """Ends the owner's turn. `delay` (seconds) says when the delivery is next due, None that nothing more is.
 
         `waiting`: things to do that the delay is for; what came up beside them is due now, and with `later` also what
-        became of the report.
+        became of the report. `version`: of the report, which the delay is for; a newer one is due now.
         False: the delivery belongs to someone else by now, nothing was changed.
         """
         change: dict[str, Any] = {
@@ -655,6 +664,7 @@ class IdempotencyStore:
             "later": later or None,
             "remark": remark,
             "result": result or None,
+            "version": version,
         }
         change = {key: value for key, value in change.items() if value is not None}
         return bool(self.script("release", claim.report_id, claim.connector, claim.token, json.dumps(change)))
@@ -754,6 +764,11 @@ class IdempotencyStore:
     def scheduled(self, connector: str) -> int:
         """Deliveries of `connector` that something is still to be done for, now or later."""
         return self.client.zcard(self.key(f"due:{connector}")) + self.client.zcard(self.key(f"ready:{connector}"))
+
+    def awaited(self, connector: str, later: Iterable[str]) -> list[ReportKey]:
+        """Reports that `connector` still has something to do for, now or soon: more than the things in `later`."""
+        found = cast("list[str]", self.script("awaited", connector, json.dumps(sorted(later))))
+        return [report_key(report) for report in found]
 
     def under_way(self, connector: str, group: str) -> int:
         """Deliveries of `connector` that wait for nothing but a worker, and those that its workers are at."""

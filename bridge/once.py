@@ -12,7 +12,7 @@ import structlog
 from bridge.huntress import SourceError
 from bridge.idempotency import Deposed
 from bridge.models import SETTLED, Delivery, DeliveryState, IncidentReport, ReportKey
-from bridge.printing import explained_deliveries
+from bridge.printing import explained, explained_deliveries
 from bridge.processes import Process
 from bridge.reconcile import LATER
 from bridge.rendering import RenderInput
@@ -20,9 +20,6 @@ from bridge.runtime import Runtime, make_routes
 from connectors.base import Outcome
 
 log = structlog.get_logger(__name__)
-
-#: States that time alone may change.
-MOVING = (DeliveryState.PENDING, DeliveryState.CREATING)
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def run_once(runtime: Runtime, wait: float) -> OnceResult:
     unsettled = [state for state in DeliveryState if state not in SETTLED]
     waiting = [
         delivery for delivery in explained_deliveries(runtime, unsettled) if delivery.connector in runtime.services
-    ]
+    ] + _untold(runtime)
     delivered = sum(runtime.store.count(state) for state in SETTLED)
     return OnceResult(delivered, tuple(waiting), len(runtime.books.quarantined()), problem, refused)
 
@@ -86,11 +83,18 @@ def _moving(runtime: Runtime) -> bool:
         return False
     if any(runtime.store.under_way(service.name, service.group) for service in runtime.services.values()):
         return True
-    return any(
-        delivery.state in MOVING or set(delivery.todo) - LATER
-        for delivery in runtime.store.deliveries([*MOVING, DeliveryState.CREATED])
-        if delivery.connector in runtime.services
-    )
+    return any(runtime.store.awaited(name, LATER) for name in runtime.services)
+
+
+def _untold(runtime: Runtime) -> list[Delivery]:
+    """Tickets that still wait to hear what became of their reports."""
+    return [
+        explained(delivery, {name: runtime.why_waiting(name)})
+        for name in runtime.services
+        for report_id in runtime.store.awaited(name, LATER)
+        if (delivery := runtime.store.delivery(report_id, name)) and delivery.state in SETTLED
+        if not set(delivery.todo) - LATER
+    ]
 
 
 @dataclass(frozen=True)

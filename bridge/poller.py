@@ -65,6 +65,8 @@ class Cycle:
     new: tuple[tuple[ReportKey, str], ...] = ()
     quarantined: int = 0
     problem: str = ""
+    #: Was every item shown with its id? One without may be any report that seems to be missing.
+    named: bool = True
     #: The source did not accept the credentials, or they belong to another account.
     refused: bool = False
 
@@ -178,7 +180,7 @@ class Poller:
             self._expect(requests=2)
             self.leadership.alive()
             result = self._list(source, dialect, account, None)
-            listed = None
+            listed = None if dialect != "reports" or result.named else frozenset[int]()
         else:
             result, listed = self._by_organization(source, dialect, account, stopping)
         self._end(source, dialect, account, started, listed)
@@ -197,13 +199,16 @@ class Poller:
     ) -> None:
         """What complete listings no longer show may be over. `listed`: organizations listed completely; None: all."""
         if dialect == "reports":
-            self.ends.unlisted(frozenset(self.books.organizations()) if listed is None else listed)
+            # A listing of the account shows also what belongs to no organization.
+            self.ends.unlisted({None, *self.books.organizations()} if listed is None else listed)
 
         def complete(key: ReportKey, organization_id: int | None) -> bool:
             return isinstance(key, int) and (listed is None or organization_id in listed)
 
         def read(key: ReportKey) -> IncidentReport:
-            return source.report(key, PATIENCE_FOR_ENDS) if isinstance(key, int) else self.streams.read(key)
+            if isinstance(key, int):
+                return source.report(key, PATIENCE_FOR_ENDS)
+            return self.streams.read(key, PATIENCE_FOR_ENDS)
 
         self.ends.missed(started, complete)
         self.ends.confirm(source, account, read, incidents=dialect == "incident_reports")
@@ -253,7 +258,8 @@ class Poller:
                 if error.fatal:
                     return total, frozenset(complete)
                 continue
-            complete.add(organization_id)
+            if dialect != "reports" or part.named:
+                complete.add(organization_id)
             self.books.listed(organization_id)
             total = Cycle(
                 complete=total.complete,
@@ -305,7 +311,13 @@ class Poller:
         new: list[tuple[ReportKey, str]] = []
         for start in range(0, len(wanted), BATCH):
             new += self.store.observe(self.leadership.number, wanted[start : start + BATCH])
-        return Cycle(complete=True, reports=len(listing.reports), new=tuple(new), quarantined=len(listing.unparsable))
+        return Cycle(
+            complete=True,
+            reports=len(listing.reports),
+            new=tuple(new),
+            quarantined=len(listing.unparsable),
+            named=all(bad.report_id is not None for bad in listing.unparsable),
+        )
 
     # -- what changes rarely -------------------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ FRESH = 120.0
 LOOK_AT_STATUS = 90.0
 #: Things to do to a ticket that wait long, and hold nothing else up.
 LATER = frozenset({"details", "status"})
+#: Failures in a row after which what is to do to a ticket waits for the news of its report, and not they for it.
+PATIENCE = 3
 
 
 class Step(StrEnum):
@@ -72,10 +74,14 @@ def next_step(claim: Claim, *, can_find: bool) -> Step:
 
 
 def _following_step(claim: Claim) -> Step:
-    """The next thing for a delivery whose ticket exists. What may take long, `LATER`, comes after what is news."""
+    """The next thing for a delivery whose ticket exists.
+
+    What may take long, `LATER`, comes after what is news, and so does what fails again and again: the ticket may be
+    gone.
+    """
     if claim.plan:
         return Step.RESUME
-    if claim.todo - LATER:
+    if claim.todo - LATER and claim.failures < PATIENCE:
         return Step.FOLLOW_UP
     newer = claim.version > max(claim.told, claim.considered)
     if claim.report is not None:

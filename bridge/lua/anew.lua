@@ -8,9 +8,13 @@ if delivery.ticket_id then
   redis.call('HSET', key, 'former',
     cjson.encode({delivery.ticket_id, delivery.ticket_number or '', delivery.ticket_url or '', delivery.reference}))
 end
-redis.call('HSET', key, 'reference', ARGV[6], 'tickets', num(delivery.tickets or 1) + 1, 'reason', '')
+local todo = {}
+for _, item in ipairs(cjson.decode(delivery.todo or '[]')) do -- a comment that came during this turn is for the new ticket
+  if string.sub(item, 1, 8) == 'comment-' then todo[#todo + 1] = item end
+end
+redis.call('HSET', key, 'todo', #todo > 0 and cjson.encode(todo) or '[]', 'reference', ARGV[6], 'tickets', num(delivery.tickets or 1) + 1, 'reason', '')
 redis.call('HDEL', key, 'ticket_id', 'ticket_number', 'ticket_url', 'other_ticket', 'told', 'considered', 'facts', 'statuses', 'ended_at',
-  'plan', 'planned_at', 'remark', 'recorded_at', 'creating_at', 'todo', 'failures', 'next_at', 'kind')
+  'ends', 'plan', 'planned_at', 'remark', 'recorded_at', 'creating_at', 'failures', 'next_at', 'kind')
 redis.call('DEL', P .. 'progress:' .. report .. ':' .. connector)
 set_state(connector, report, 'pending')
 return 1

@@ -25,8 +25,9 @@ if seen > 0 and passed >= 0 and now - seen - passed > 2000 then
   local forward = now - seen - passed
   for report in pairs(waiting()) do
     local key = delivery_key(connector, report)
-    local delivery = redis.call('HMGET', key, 'doubt_at', 'lease_until')
+    local delivery = redis.call('HMGET', key, 'doubt_at', 'lease_until', 'planned_at')
     if delivery[1] then redis.call('HSET', key, 'doubt_at', int(math.min(now, num(delivery[1]) + forward))) end
+    if num(delivery[3]) > 0 then redis.call('HSET', key, 'planned_at', int(math.min(now, num(delivery[3]) + forward))) end
     if delivery[2] and num(delivery[2]) <= now then -- else it was renewed since
       local lease_until = num(delivery[2]) + forward
       redis.call('HSET', key, 'lease_until', int(lease_until))
@@ -41,7 +42,7 @@ elseif back > 2000 then
   end
   for report, at in pairs(waiting()) do
     local key = delivery_key(connector, report)
-    for _, field in ipairs({'next_at', 'doubt_at'}) do move(key, field) end
+    for _, field in ipairs({'next_at', 'doubt_at', 'planned_at'}) do move(key, field) end
     local lease_until = redis.call('HGET', key, 'lease_until')
     if lease_until then -- renewed since or not, it ends soon unless its owner lives
       lease_until = math.min(num(lease_until), now + reservation)

@@ -46,7 +46,13 @@ redis.call('HSET', key, 'ticket_id', id, 'ticket_number', number, 'ticket_url', 
   'todo', #list > 0 and cjson.encode(list) or '[]')
 redis.call('HSETNX', key, 'recorded_at', int(now))
 redis.call('HDEL', key, 'doubt_at', 'looked', 'next_at', 'failures', 'lapsed', 'kind')
-if num(ARGV[9]) > num(delivery.told) then redis.call('HSET', key, 'told', ARGV[9], 'facts', ARGV[19]) end
+-- A store that was lost meanwhile counts its versions anew: what was told is one of the past there, whatever its number.
+local told = math.min(num(ARGV[9]), num(redis.call('HGET', P .. 'report:' .. report, 'version')))
+if ARGV[19] ~= '' and (told > num(delivery.told) or not delivery.told) then
+  redis.call('HSET', key, 'told', int(told), 'facts', ARGV[19])
+elseif told > num(delivery.told) then
+  redis.call('HSET', key, 'told', int(told))
+end
 if ARGV[20] ~= '' then add_status(key, ARGV[20]) end
 if delivery.state ~= 'closed' and delivery.state ~= 'handled' and delivery.state ~= 'gone' then
   set_state(connector, report, 'created')

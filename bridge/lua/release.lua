@@ -2,7 +2,7 @@
 -- state, reason, kind (why it waits), delay (ms, absent: nothing more is due), failures, doubt (true: its request may have
 -- been carried out just now), looked, considered, done (todo items done), todo (items to add), waiting (items that the delay
 -- is for), later (true: those hold up no news of the report), remark, result (true: the turn came to an answer, lapsed leases
--- no longer count).
+-- no longer count), version (of the report that the delay is for: a newer one is due now).
 -- Answers 1, or 0 when it is not the owner any more (then nothing changes).
 local report, connector, token, change = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6])
 local key = delivery_key(connector, report)
@@ -45,6 +45,8 @@ if change.waiting then
   end
   if change.later and behind(report, redis.call('HMGET', key, 'told', 'considered', 'ended_at')) then change.delay = 0 end
 end
+
+if change.version and num(redis.call('HGET', P .. 'report:' .. report, 'version')) > change.version then change.delay = 0 end
 
 let_go(key, connector, report)
 local state = redis.call('HGET', key, 'state')

@@ -10,7 +10,10 @@ if change.told then
   redis.call('HSET', key, 'told', int(math.max(num(delivery.told), change.told)))
 end
 if change.facts then redis.call('HSET', key, 'facts', change.facts) end
-if change.ended == true then redis.call('HSET', key, 'ended_at', int(now)) end
+if change.ended == true and not delivery.ended_at then
+  redis.call('HSET', key, 'ended_at', int(now))
+  redis.call('HINCRBY', key, 'ends', 1)
+end
 if change.ended == false then redis.call('HDEL', key, 'ended_at') end
 if change.remark then redis.call('HSET', key, 'remark', change.remark) end
 for _, status in ipairs(change.statuses or {}) do add_status(key, status) end

@@ -1109,6 +1109,9 @@ def test_a_store_lost_while_a_create_is_under_way_gets_its_ticket(stage: Stage, 
     assert psa.references()[reference(1)] == 1
     assert len(psa.creates(1)) == 1
     assert stage.delivery(1, psa.name).state is DeliveryState.CREATED
+    stage.wait(120)
+    assert stage.delivery(1, psa.name).todo == ()
+    assert stage.store.scheduled(psa.name) == 0
 
 
 def test_a_store_lost_before_the_gate_opens_nothing(stage: Stage, psa: Psa) -> None:
@@ -1536,6 +1539,20 @@ def test_what_a_ticket_still_needs_is_done_later(scripted: tuple[Stage, Scripted
     assert (delivery.todo, delivery.reason) == ((), "")
     assert delivery.ticket == TicketRef("1", "N1", "https://example.com/1")
     assert len(connector.tickets) == 1
+
+
+def test_what_fails_again_and_again_keeps_no_news_from_a_ticket(scripted: tuple[Stage, Scripted]) -> None:
+    stage, connector = scripted
+    connector.steps["complete"] = [Unavailable("not now")] * 100
+    stage.work()
+    stage.report(1, subject="LOW - changed")
+    stage.wait(30)
+    assert connector.noted == [], "a moment's trouble is waited for"
+    stage.wait(90)
+    assert len(connector.noted) == 1
+    stage.wait(600)
+    assert len(connector.noted) == 1
+    assert stage.delivery().todo == ("complete",)
 
 
 def test_a_refused_search_proves_nothing(scripted: tuple[Stage, Scripted]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ import pytest
 
 from bridge.absences import Absences
 from bridge.demo.autotask import PretendAutotask
+from bridge.demo.server import FaultKind
+from bridge.ends import Ends
 from bridge.idempotency import LEASE
+from bridge.leadership import Leadership
 from bridge.models import Delivery, DeliveryState, Remediation
 from tests.bridge.stage import Stage, Systems
 from tests.psa import PSAS, Psa, reference
@@ -21,6 +26,8 @@ from tests.psa import PSAS, Psa, reference
 MakeStage = Callable[..., Stage]
 #: Seconds after which no status of a new ticket counts as its first any more.
 SETTLED = 150.0
+#: How either ticket system says no for good.
+REFUSAL = {"code": "InvalidObject", "message": "not here", "errors": ["not here"]}
 
 
 @pytest.fixture
@@ -181,13 +188,16 @@ def test_what_changes_while_the_ticket_system_is_away_is_told_together(stage: St
 def test_an_end_is_told_and_closes_the_ticket(stage: Stage, psa: Psa, status: str) -> None:
     opened(stage)
     assert status_of(psa) != "Complete"
-    ended(stage, status)
+    ended(stage, status, remediations=(Remediation(3, action="Delete File", status="completed"),))
     [note] = told(psa)
     assert "This ticket is closed." in note
     assert delivery(stage, psa).state is DeliveryState.CLOSED
     assert is_closed(stage, psa)
     if psa.name == "desk":
-        assert ticket_of(psa)["resolution"]
+        resolution = ticket_of(psa)["resolution"]
+        assert status.rpartition("_")[2] in resolution
+        assert "Delete File" in note
+        assert "Delete File" not in resolution, "contacts may read it"
     stage.work(3600)
     assert len(told(psa)) == 1
     assert stage.store.scheduled(psa.name) == 0
@@ -204,6 +214,22 @@ def test_a_report_that_ended_before_its_ticket_was_made_gets_one_and_its_end(sta
     assert delivery(stage, psa).state is DeliveryState.CLOSED
     assert len(told(psa)) == 1
     assert is_closed(stage, psa)
+
+
+def test_what_ended_while_a_connector_was_left_out_is_told_when_it_is_back(make: MakeStage, systems: Systems) -> None:
+    stage = make("psa", "desk")
+    opened(stage)
+    without = make("psa")
+    without.store.clock_offset = stage.store.clock_offset
+    leadership = Leadership(without.store, "poller", patience=1e9)
+    leadership.candidate = "test"  # as `Stage.report` leads
+    assert leadership.attempt()
+    report = without.store.report(1)
+    assert report is not None
+    Ends(without.store, without.runtime.routes, leadership).end(replace(report, status="closed"))
+    leadership.stop()
+    stage.work()
+    assert [is_closed(stage, systems.psa(name)) for name in PSAS] == [True, True]
 
 
 def test_a_ticket_that_a_person_moved_on_gets_the_note_only(stage: Stage, psa: Psa) -> None:
@@ -289,6 +315,112 @@ def test_a_ticket_that_is_gone_is_not_made_again(stage: Stage, psa: Psa) -> None
     assert delivery(stage, psa).state is DeliveryState.GONE
 
 
+def note_fault(psa: Psa, kind: FaultKind, **how: Any) -> None:
+    """What happens to the next note on any ticket."""
+    psa.server.fault(kind, method="POST", path="(?i)/tickets/[0-9]+/notes$", **how)
+
+
+def test_a_ticket_deleted_while_its_note_is_in_doubt_is_gone(stage: Stage, psa: Psa) -> None:
+    opened(stage)
+    note_fault(psa, "commit_drop")
+    ended(stage)
+    [id] = psa.ids(1)
+    psa.add_ticket(99)  # there are others to be seen
+    psa.state.delete_ticket(id)
+    stage.wait(120)
+    gone = delivery(stage, psa)
+    assert gone.state is DeliveryState.GONE
+    assert "deleted" in gone.reason
+    assert gone.next_attempt_at is None
+
+
+def test_a_ticket_that_takes_neither_the_close_nor_a_note_is_left_with_one_reason(stage: Stage, psa: Psa) -> None:
+    opened(stage)
+    note_fault(psa, "status", status=400 if psa.name == "psa" else 500, times=None, body=REFUSAL)
+    if isinstance(psa.state, PretendAutotask):
+        psa.state.rules.refuses_completion = "A time entry is required"
+    else:
+        psa.state.require_time_entry = True
+    ended(stage)
+    refused = delivery(stage, psa)
+    assert refused.state is DeliveryState.CREATED
+    assert "close it by hand" in refused.reason
+    assert refused.next_attempt_at is None
+    asked = len(psa.received())
+    stage.work(7200)
+    assert len(psa.received()) == asked, "there is no second attempt"
+
+
+def test_a_ticket_deleted_before_it_was_complete_is_gone_when_its_report_ends(
+    make: MakeStage, systems: Systems
+) -> None:
+    """Autotask's internal text follows the create in notes, and fails the same way whether or not there is a ticket."""
+    stage, psa = make("desk"), systems.psa("desk")
+    note_fault(psa, "status", status=503, times=None)
+    opened(stage)
+    [id] = psa.ids(1)
+    psa.add_ticket(99)  # there are others to be seen
+    psa.state.delete_ticket(id)
+    psa.server.faults.clear()
+    ended(stage)
+    stage.wait(900)
+    assert delivery(stage, psa).state is DeliveryState.GONE
+
+
+def close_fault(psa: Psa, **how: Any) -> None:
+    """The note of an end arrives, and the change of status does not."""
+    psa.server.fault("status", method="PATCH", path="(?i)/tickets", status=503, **how)
+
+
+def test_a_ticket_that_a_person_takes_up_before_it_could_be_closed_stays_open(stage: Stage, psa: Psa) -> None:
+    opened(stage)
+    close_fault(psa, times=None)
+    ended(stage)
+    assert len(told(psa)) == 1
+    [id] = psa.ids(1)
+    psa.state.set_status(id, "In Progress")
+    psa.server.faults.clear()
+    stage.wait(600)
+    assert not is_closed(stage, psa)
+    left = delivery(stage, psa)
+    assert left.state is DeliveryState.CLOSED
+    assert "a person has moved it on" in left.reason
+    assert len(told(psa)) == 1
+
+
+def test_an_end_that_is_overtaken_closes_nothing(stage: Stage, psa: Psa) -> None:
+    opened(stage)
+    close_fault(psa, times=None)
+    ended(stage)
+    stage.report(1, status="sent")
+    psa.server.faults.clear()
+    before = len([request for request in psa.received() if request.method == "PATCH"])
+    stage.wait(600)
+    assert len([request for request in psa.received() if request.method == "PATCH"]) == before
+    assert not is_closed(stage, psa)
+    after = delivery(stage, psa)
+    assert (after.state, after.reason) == (DeliveryState.CREATED, "")
+    assert [len(told(psa, headline)) for headline in ("closed", "opened again")] == [1, 1]
+
+
+@pytest.mark.parametrize("jump", [-7200, 7200])
+def test_a_clock_that_jumps_lets_no_note_in_doubt_wait_long_nor_go_out_at_once(
+    stage: Stage, psa: Psa, jump: float
+) -> None:
+    opened(stage, severity="low")
+    note_fault(psa, "drop")
+    stage.report(1, severity="critical")
+    stage.work()
+    assert told(psa) == []
+    stage.work()
+    stage.store.clock_offset += jump
+    stage.dispatcher.clock = lambda: time.monotonic() + stage.store.clock_offset - jump
+    stage.work(6)
+    assert told(psa) == [], "it may be on its way"
+    stage.wait(120)
+    assert len(told(psa)) == 1
+
+
 # -- open again --------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +437,18 @@ def test_a_report_that_is_open_again_opens_its_ticket_again(stage: Stage, psa: P
     ended(stage)
     assert delivery(stage, psa).state is DeliveryState.CLOSED
     assert len(told(psa)) == 3, "each end is told"
+
+
+def test_each_end_is_told_also_when_the_source_gives_no_time_of_it(stage: Stage, psa: Psa) -> None:
+    opened(stage)
+    for count in (1, 2, 3):
+        stage.report(1, status="unlisted")
+        stage.work()
+        assert is_closed(stage, psa)
+        assert len(told(psa)) == 2 * count - 1
+        stage.report(1)
+        stage.work()
+        assert len(told(psa)) == 2 * count
 
 
 @pytest.mark.parametrize(("settings", "days"), [({"reopen": "never"}, 0), ({"reopen_within": "2d"}, 3)])

@@ -434,6 +434,20 @@ def test_a_ticket_is_recorded_into_a_store_that_lost_its_delivery(store: Idempot
     assert state(store, 1) is DeliveryState.CREATED
 
 
+def test_what_a_lost_store_counted_hides_no_change_from_the_next(store: IdempotencyStore) -> None:
+    claimed = creating(store)
+    store.client.flushdb()
+    store.record(claimed, TicketRef("42"), told=7, facts="as of then")
+    store.reborn()
+    for subject in ("as it was", "changed"):
+        observe(store, report(1, subject=subject))
+        assert dispatch(store) == [1]
+        again = claim(store, 1)
+        assert again.facts == "as of then"
+        assert again.version > max(again.told, again.considered)
+        store.release(again, considered=again.version)
+
+
 def test_a_report_that_changed_while_it_was_told_stays_due(store: IdempotencyStore) -> None:
     claimed = creating(store)
     observe(store, report(1, subject="changed"))
@@ -443,6 +457,28 @@ def test_a_report_that_changed_while_it_was_told_stays_due(store: IdempotencySto
     assert (again.told, again.version) == (1, 2)
     store.release(again, considered=again.version)
     assert dispatch(store) == []
+
+
+def test_a_report_that_changes_while_quiet_hours_are_looked_up_is_looked_at_again(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    claimed = claim(store, 1)
+    observe(store, report(1, "critical"))
+    store.release(claimed, state=DeliveryState.PENDING, kind="quiet", delay=3600, version=claimed.version)
+    assert dispatch(store) == [1]
+    again = claim(store, 1)
+    store.release(again, state=DeliveryState.PENDING, kind="quiet", delay=3600, version=again.version)
+    assert dispatch(store) == []
+
+
+def test_a_comment_that_comes_while_a_new_ticket_is_decided_on_is_for_that_one(store: IdempotencyStore) -> None:
+    first = creating(store)
+    comment = "comment-000001700000000-abc"
+    store.record(first, TicketRef("42"), told=1, todo=["complete", comment], keep=True)
+    assert store.anew(first, "huntress-5-1-r2")
+    store.release(first, delay=0)
+    again = claim(store, 1)
+    assert again.reference == "huntress-5-1-r2"
+    assert again.todo == {comment}
 
 
 def test_progress_is_kept_for_the_next_owner_and_refused_to_the_former(store: IdempotencyStore) -> None:

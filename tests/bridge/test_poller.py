@@ -400,6 +400,33 @@ def test_summaries_are_never_tickets(make: Callable[..., Process], source: Sourc
     assert process.store.recall("dialect") == ""
 
 
+@pytest.mark.parametrize("scope", ["account", "organization"])
+def test_an_item_without_an_id_may_be_any_report_that_is_missing(
+    make: Callable[..., Process], source: Source, scope: str
+) -> None:
+    source.dialect, source.pagination = "reports", "total_pages"
+    add(source, 1)
+    process = make(huntress=source.settings(dialect="reports"), poll={"scope": scope})
+    process.cycle()
+    assert process.tickets() == {1}
+    with source.lock:
+        source.reports[1]["id"] = "one"
+    for _ in range(3):
+        process.store.clock_offset += 60
+        process.cycle()
+    report = process.store.report(1)
+    assert report is not None
+    assert not report.over
+    with source.lock:
+        del source.reports[1]
+    for _ in range(3):
+        process.store.clock_offset += 60
+        process.cycle()
+    report = process.store.report(1)
+    assert report is not None
+    assert report.over
+
+
 def test_a_configured_dialect_is_not_questioned(make: Callable[..., Process], source: Source) -> None:
     add(source, 1)
     process = make(huntress=source.settings(dialect="incident_reports"))

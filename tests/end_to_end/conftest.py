@@ -28,8 +28,7 @@ from bridge.demo.connectwise import PretendConnectWise
 from bridge.demo.huntress import PretendHuntress
 from bridge.demo.mailbox import PretendMailbox
 from bridge.demo.run import free_port, toml
-from bridge.models import Delivery
-from bridge.once import MOVING
+from bridge.models import Delivery, DeliveryState
 from bridge.printing import deliveries_json, explained_deliveries
 from bridge.reconcile import LATER
 from bridge.runtime import Runtime
@@ -205,7 +204,8 @@ class Bridge:
     def unfinished(self) -> list[Delivery]:
         """Deliveries that are not made yet, or whose ticket still needs more than a look at its status."""
         with Runtime(load(self.config, self.environment())) as runtime:
-            return [each for each in runtime.store.deliveries() if each.state in MOVING or set(each.todo) - LATER]
+            moving = (DeliveryState.PENDING, DeliveryState.CREATING)
+            return [each for each in runtime.store.deliveries() if each.state in moving or set(each.todo) - LATER]
 
     def kill(self, process: subprocess.Popen[str]) -> None:
         """SIGKILL for the whole process group; an embedded Redis lives in a group of its own and is left an orphan."""

@@ -56,6 +56,25 @@ def test_twelve_reports_of_three_organizations(world: World, make_bridge: MakeBr
     assert {row["state"] for row in bridge.deliveries()} == {"created"}
 
 
+def test_an_end_that_has_to_wait_is_waited_for_and_one_that_is_not_told_is_said(
+    world: World, make_bridge: MakeBridge
+) -> None:
+    world.reports(2)
+    bridge = make_bridge(world, connectors=world.connectors("psa"))
+    assert bridge("run", "--once").returncode == 0
+    for number, times, wait, code in ((1, 1, "60", 0), (2, None, "4", 1)):
+        with world.huntress.lock:
+            world.huntress.reports[number]["status"] = "closed"
+        world.connectwise.fault("status", method="GET", path="/tickets/[0-9]+$", status=503, times=times)
+        done = bridge("run", "--once", "--wait", wait)
+        assert done.returncode == code, done.stdout + done.stderr
+    assert "telling the ticket that its report is over waits" in done.stdout
+    assert [row["state"] for row in sorted(bridge.deliveries(), key=lambda row: row["report_id"])] == [
+        "closed",
+        "created",
+    ]
+
+
 @pytest.mark.parametrize("pagination", ["token", "next_page", "total_pages"])
 def test_every_form_of_paging_is_read_to_its_end(world: World, make_bridge: MakeBridge, pagination: str) -> None:
     world.huntress.pagination = pagination  # type: ignore[assignment]
