@@ -19,7 +19,7 @@ import structlog
 from bridge.arrivals import Arrivals
 from bridge.bookkeeping import Bookkeeping
 from bridge.ends import PATIENCE as PATIENCE_FOR_ENDS
-from bridge.ends import Ends
+from bridge.ends import PATIENCE_AFTER_WAITING, Ends
 from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused, Unparsable
 from bridge.idempotency import Deposed, IdempotencyStore
 from bridge.leadership import Leadership
@@ -202,11 +202,13 @@ class Poller:
         def complete(key: ReportKey, organization_id: int | None) -> bool:
             return isinstance(key, int) and (listed is None or organization_id in listed)
 
-        def read(key: ReportKey) -> IncidentReport:
-            return source.report(key, PATIENCE_FOR_ENDS) if isinstance(key, int) else self.streams.read(key)
+        def read(key: ReportKey, wait: float) -> IncidentReport:
+            return source.report(key, wait) if isinstance(key, int) else self.streams.read(key, wait)
 
         self.ends.missed(started, complete)
-        self.ends.confirm(source, account, read, incidents=dialect == "incident_reports")
+        waited = self.store.now() - started > PATIENCE_FOR_ENDS
+        patience = PATIENCE_AFTER_WAITING if waited else PATIENCE_FOR_ENDS
+        self.ends.confirm(source, account, read, incidents=dialect == "incident_reports", patience=patience)
         self.ends.catch_up(source, account, dialect)
 
     def _further(self) -> None:

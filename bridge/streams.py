@@ -52,10 +52,13 @@ class Streams:
         for kind in self.settings().sources.kinds:
             yield from self._unparsable.get(kind, ())
 
-    def read(self, key: ReportKey) -> IncidentReport:
-        """The escalation or platform action with this key as it is now. Raises `SourceError`."""
+    def read(self, key: ReportKey, wait: float | None = None) -> IncidentReport:
+        """The escalation or platform action with this key as it is now. Raises `SourceError`.
+
+        `wait`: seconds at most for the request budget; None: any.
+        """
         wanted = nothing_but(key)
-        return self.source().one_further(wanted.kind, wanted.id)
+        return self.source().one_further(wanted.kind, wanted.id, wait)
 
     def _list(self, kind: Kind) -> tuple[Listing | None, str]:
         """The listing as far as it could be read, and why it is not whole."""
