@@ -70,11 +70,35 @@ class Ends:
             count = self.absences.miss(self.leadership.number, started, unseen)
             log.info("reports are no longer listed", reports=count)
 
-    def unlisted(self, listed: Collection[int]) -> None:
-        """Under `reports`: what was missing before the last complete listings of these organizations is over."""
-        for missing in self.absences.missing():
-            if missing.organization_id in listed and missing.report is not None and isinstance(missing.key, int):
-                self.end(replace(missing.report, status=UNLISTED))
+    def unlisted(
+        self, listed: Collection[int], known: Collection[int], organizations: Callable[[], Collection[int]]
+    ) -> None:
+        """Under `reports`: what was missing before the last complete listings of its organization is over.
+
+        `listed`: organizations whose reports were just listed completely. `known`: those the source listed last;
+        `organizations` lists them anew, because with an organization its reports go as well, and end by that no more
+        than others. Raises nothing of the source's: without its answer nothing ends.
+        """
+        missing = [
+            each
+            for each in self.absences.missing()
+            if isinstance(each.key, int)
+            and (each.organization_id in listed or (each.due and each.organization_id not in known))
+        ]
+        if not missing:
+            return
+        try:
+            still = organizations()
+        except SourceError as error:
+            log.warning("ends cannot be confirmed now", reports=len(missing), error=str(error))
+            return
+        for each in missing:
+            if each.organization_id is None:
+                self._not_over(each, "does not say to which organization it belongs")
+            elif each.organization_id not in still:
+                self._not_over(each, "neither does it list its organization")
+            elif each.report is not None:
+                self.end(replace(each.report, status=UNLISTED))
 
     def confirm(
         self, source: HuntressClient, account: Account, read: Read, *, incidents: bool, patience: float = PATIENCE

@@ -39,7 +39,7 @@ class Watch(Stage):
     def __enter__(self) -> Watch:
         super().__enter__()
         runtime = self.runtime
-        self.store.client.delete(self.store.key("leader:poller"))
+        self.store.client.delete(self.store.key("leader:poller"), self.store.key("leader:dispatcher"))
         settings = runtime.settings
         minute = settings.huntress.requests_per_minute
         budget = RedisBudget(self.store, minute, stopping=Skipping(self.store), clock=self.store.now)
