@@ -216,7 +216,9 @@ class Ends:
         for page, reports in enumerate(source.changed_reports(), start=1):
             self.leadership.alive()
             for report in reports:
-                if report.over and report.sent_at is not None and report.account_id in (None, account.id):
+                ended_at = report.closed_at or report.updated_at
+                lately = ended_at is None or ended_at.timestamp() >= since
+                if lately and report.over and report.sent_at is not None and report.account_id in (None, account.id):
                     self._observe(replace(report, account_id=account.id), adopt=True)
                     count += 1
             if older(reports, since) or page == CATCH_UP_PAGES:

@@ -100,11 +100,11 @@ class Following:
         return self._catalog.status("status", self._settings.status)
 
     def untouched(self, state: TicketState) -> bool:
-        """Is the status among the configured `untouched_statuses`?"""
+        """As `Connector.untouched`."""
         return any(
             fold(value) == fold(state.status_name) if isinstance(value, str) else str(value) == state.status
             for value in self._settings.untouched_statuses
-        )
+        ) or (state.status != "" and state.status == self._new_status())
 
     # Changing
 

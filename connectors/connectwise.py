@@ -173,10 +173,25 @@ class ConnectWise(Connector):
 
     def untouched(self, state: TicketState) -> bool:
         own = Entry(int(state.status or 0), state.status_name)
-        return any(
-            own.id == status if isinstance(status, int) else own.answers_to(status) or status.strip() == state.status
-            for status in self.settings.untouched_statuses
+        return (
+            any(
+                own.id == status
+                if isinstance(status, int)
+                else own.answers_to(status) or status.strip() == state.status
+                for status in self.settings.untouched_statuses
+            )
+            or own.id == self._new_status()
         )
+
+    def _new_status(self) -> int | None:
+        """Id of the status that new tickets get; None: the API member may not read what statuses the board has."""
+        wanted = self.settings.status
+        try:
+            board = self.lookup.board(self.settings.board)
+            own = self.lookup.open_status(board) if wanted == "" else self.lookup.status("status", wanted, board)
+        except Misconfigured:
+            return None
+        return own.id
 
     def raise_priority(self, ref: TicketRef, before: str, now: str) -> bool:
         return self._tickets.raise_priority(_ticket_id(ref.id), before, now)
