@@ -186,7 +186,7 @@ def test_the_ticket_made_anew_is_found_and_closed(
     assert ticket_closed(systems, psa.name, 1) == [True]
     assert ticket_closed(systems, psa.name, 1, "-r2") == [False]
     if ends:
-        source.end(1)
+        source.end(1, days_ago=-8)  # as the store's clock has it
     watch = make(psa.name)
     settle(watch)
     assert ticket_closed(systems, psa.name, 1) == [True]
