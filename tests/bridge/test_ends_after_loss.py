@@ -142,6 +142,43 @@ def test_a_ticket_that_was_told_before_the_loss_is_told_no_more(
     assert psa.notes(psa.ids(1)[0]) == before
 
 
+def test_a_ticket_that_a_person_closed_before_the_loss_is_left_in_peace(
+    make: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa
+) -> None:
+    source.add(1, 2)
+    settle(make(psa.name))
+    (ticket,) = psa.ids(1)
+    if psa.name == "psa":
+        systems.connectwise.set_status(ticket, "Closed")
+    else:
+        systems.autotask.set_status(ticket, "Complete")
+    source.end(1)
+    before = psa.notes(ticket)
+    watch = make(psa.name)
+    settle(watch)
+    assert watch.states(psa.name) == {1: DeliveryState.CLOSED, 2: DeliveryState.CREATED}
+    assert psa.notes(ticket) == before
+
+
+@pytest.mark.parametrize("status", ["New", "In Progress"])
+def test_an_adopted_ticket_is_closed_at_its_end_unless_a_person_moved_it_on(
+    make: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa, status: str
+) -> None:
+    source.add(1)
+    settle(make(psa.name))
+    (ticket,) = psa.ids(1)
+    watch = make(psa.name)
+    settle(watch)
+    if status != "New":
+        system = systems.connectwise if psa.name == "psa" else systems.autotask
+        system.set_status(ticket, status)
+    source.end(1)
+    settle(watch)
+    assert end_notes(systems, psa.name, 1) == 1
+    assert ticket_closed(systems, psa.name, 1) == [status == "New"]
+    assert ("a person has moved it on" in watch.reason(1, psa.name)) is (status != "New")
+
+
 @pytest.mark.parametrize(
     ("tables", "left"),
     [

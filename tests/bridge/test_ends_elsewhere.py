@@ -39,7 +39,8 @@ def make(redis_url: str, tmp_path: Path, systems: Systems) -> Iterator[MakeWatch
     with contextlib.ExitStack() as stack:
 
         def make(**tables: Any) -> Watch:
-            return stack.enter_context(Watch(redis_url, tmp_path, systems, {"psa": systems.table("psa")}, **tables))
+            connectors = {"connectors": {"psa": systems.table("psa")}}
+            return stack.enter_context(Watch(redis_url, tmp_path, systems, **(connectors | tables)))
 
         yield make
 
@@ -397,6 +398,7 @@ def test_a_clock_that_jumps_in_mid_cycle_ends_nothing(
     for _ in range(3):
         source.trouble = jumps
         watch.cycle()
+        assert watch.missing() == set()
         source.trouble = lambda request: None
         watch.cycle()
     assert watch.over(1, 2, 3) == []
@@ -455,6 +457,43 @@ def test_a_poller_deposed_in_mid_cycle_ends_nothing(make: MakeWatch, source: Wat
     assert successor.over(1, 2, 3, 4) == ([1, 2] if step == "changes" else [1])
 
 
+def test_the_last_listing_of_a_deposed_poller_misses_nothing(make: MakeWatch, source: WatchedHuntress) -> None:
+    """It broke off, so that nothing of it is written which would be refused before."""
+    source.add(1, 2, 3)
+    tables = BY_ORGANIZATION | {"huntress": source.settings(dialect="incident_reports")}
+    frozen, successor = make(**tables), make(**tables)
+    frozen.cycle()
+    source.end(1)
+
+    def deposes(request: Received) -> Fault | None:
+        if request.query.get("organization_id") != "3":
+            return None
+        frozen.store.client.delete(frozen.store.key("leader:poller"))
+        assert successor.polling.attempt()
+        return Fault("status", status=500)
+
+    source.trouble = deposes
+    with pytest.raises(Deposed):
+        frozen.cycle()
+    assert frozen.missing() == set()
+
+
+def test_what_is_seen_after_the_listing_was_looked_through_is_not_missed(
+    make: MakeWatch, source: WatchedHuntress
+) -> None:
+    """As when an event tells of a report in that moment."""
+    source.add(1, 2)
+    watch = make()
+    watch.cycle()
+    watch.store.clock_offset += 15
+    absences, started = watch.poller.ends.absences, watch.store.now()
+    unseen = [key for key, _ in absences.unseen(started)]
+    assert sorted(unseen) == [1, 2]
+    absences.still_open(watch.polling.number, [1])
+    assert absences.miss(watch.polling.number, started, unseen) == 1
+    assert watch.missing() == {2}
+
+
 # -- before and after --------------------------------------------------------------------------------------------------
 
 
@@ -490,6 +529,24 @@ def test_what_was_over_when_it_was_first_listed_is_nobodys_ticket(
     watch.wait(120)
     assert watch.states() == {}
     assert systems.psa("psa").ids(1) == []
+
+
+def test_the_end_of_a_report_makes_no_ticket_where_it_had_none(
+    make: MakeWatch, systems: Systems, source: WatchedHuntress
+) -> None:
+    source.add(1, severity="low")
+    source.add(2, severity="critical")
+    critical, low = ({"only": {"severities": [severity]}} for severity in ("critical", "low"))
+    watch = make(connectors={"psa": systems.table("psa", **critical), "desk": systems.table("desk", **low)})
+    watch.cycle()
+    watch.deliver_all()
+    source.end(1)
+    source.end(2)
+    watch.cycle()
+    watch.deliver_all()
+    assert watch.states("desk") == {1: DeliveryState.CLOSED}
+    assert watch.states("psa") == {2: DeliveryState.CLOSED}
+    assert [systems.psa(name).ids(number) for name, number in (("psa", 1), ("desk", 2))] == [[], []]
 
 
 SOURCES = {"sources": {"escalations": True, "platform_actions": True}}
