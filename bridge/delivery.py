@@ -579,7 +579,7 @@ class Turn:
 
     def look_at_status(self, ref: TicketRef) -> float | None:
         """Workflow rules change a status right after the creation; that says nothing about people."""
-        age = self.store.now() - (self.claim.made_at or 0.0)
+        age = self.store.now() - self.claim.made_at if self.claim.made_at is not None else 0.0  # made in this turn
         if age < reconcile.LOOK_AT_STATUS:
             return reconcile.LOOK_AT_STATUS - age
         if age <= reconcile.FRESH:

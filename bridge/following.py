@@ -67,9 +67,11 @@ class Following:
 
     def take(self, step: Step) -> None:
         """Does `step`, one of `RESUME`, `UPDATE`, `END`, `REOPEN`, and ends the turn. Outcomes pass through."""
+        plan = Plan.read(self.claim.plan) if step is Step.RESUME else None
+        self.turn.doing = notes.STEPS[plan.step if plan else step]
         try:
-            if step is Step.RESUME:
-                self.carry_out(Plan.read(self.claim.plan), resumed=True)
+            if plan is not None:
+                self.carry_out(plan, resumed=True)
             elif step is Step.UPDATE:
                 self.update()
             elif step is Step.END:
@@ -178,7 +180,6 @@ class Following:
         return Plan(step, self.claim.version, facts(self.report), note.key, note.title, note.text, remark=problems)
 
     def carry_out(self, plan: Plan, *, resumed: bool = False) -> None:
-        self.turn.doing = notes.STEPS[plan.step]
         if plan.key:
             told = self.send(plan, resumed=resumed)
             if told is None:

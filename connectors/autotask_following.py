@@ -103,8 +103,8 @@ class Following:
         """As `Connector.untouched`."""
         return any(
             fold(value) == fold(state.status_name) if isinstance(value, str) else str(value) == state.status
-            for value in self._settings.untouched_statuses
-        ) or (state.status != "" and state.status == self._new_status())
+            for value in [self._settings.status, *self._settings.untouched_statuses]
+        )
 
     # Changing
 

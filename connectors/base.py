@@ -195,7 +195,7 @@ class ConnectorSettings(SettingsModel):
     only: Only = Only()
     #: What happens to the ticket when its report is over: a note and the closed status, the note alone, or nothing.
     on_close: Literal["close", "note", "nothing"] = "close"
-    #: Statuses (names or ids) that count as untouched by people, beside that of new tickets and those seen at first.
+    #: Statuses (names or ids) that count as untouched by people, beside those that the bridge set or saw at first.
     untouched_statuses: list[NameOrId] = []
     #: Is the ticket of a report that is open again reopened? If not, a new one is made that links it.
     reopen: Literal["never", "within", "always"] = "within"
@@ -364,10 +364,7 @@ class Connector(ABC):
         return None
 
     def untouched(self, state: TicketState) -> bool:
-        """Is the status among the configured `untouched_statuses`, or the one that new tickets are given?
-
-        The latter is not in the store when that was lost.
-        """
+        """Is the status the one that new tickets get, or among the configured `untouched_statuses`?"""
         return False
 
     def raise_priority(self, ref: TicketRef, before: str, now: str) -> bool:

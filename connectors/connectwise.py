@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -173,25 +174,16 @@ class ConnectWise(Connector):
 
     def untouched(self, state: TicketState) -> bool:
         own = Entry(int(state.status or 0), state.status_name)
-        return (
-            any(
-                own.id == status
-                if isinstance(status, int)
-                else own.answers_to(status) or status.strip() == state.status
-                for status in self.settings.untouched_statuses
-            )
-            or own.id == self._new_status()
+        statuses = self.settings.untouched_statuses
+        if self.settings.status != "":
+            statuses = [*statuses, self.settings.status]
+        else:
+            with suppress(Misconfigured):  # no right to the setup tables
+                statuses = [*statuses, self.lookup.open_status(self.lookup.board(self.settings.board)).id]
+        return any(
+            own.id == status if isinstance(status, int) else own.answers_to(status) or status.strip() == state.status
+            for status in statuses
         )
-
-    def _new_status(self) -> int | None:
-        """Id of the status that new tickets get; None: the API member may not read what statuses the board has."""
-        wanted = self.settings.status
-        try:
-            board = self.lookup.board(self.settings.board)
-            own = self.lookup.open_status(board) if wanted == "" else self.lookup.status("status", wanted, board)
-        except Misconfigured:
-            return None
-        return own.id
 
     def raise_priority(self, ref: TicketRef, before: str, now: str) -> bool:
         return self._tickets.raise_priority(_ticket_id(ref.id), before, now)
