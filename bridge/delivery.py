@@ -272,7 +272,7 @@ class Turn:
     def is_followed_by_another(self, found: TicketRef) -> bool:
         """Was a further ticket made after this one's end, before the store was lost? Then that one is taken over."""
         report = self.claim.report
-        if report is None or report.over or self.claim.made_at is not None:
+        if report is None or self.claim.made_at is not None:
             return False
         later = reference(report, self.service.settings.reference_suffix, self.claim.tickets + 1)
         try:

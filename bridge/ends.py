@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 SLACK = 600.0
 #: Seconds that one question may wait for the request budget; what is not asked now is asked in the next cycle.
 PATIENCE = 5.0
+#: The same for a cycle's first questions when its listings had to wait: they leave no room for as long as this.
+PATIENCE_AFTER_WAITING = 61.0
 #: Reports read by themselves in one cycle.
 MOST_SINGLE_READS = 10
 #: Seconds until a report that the source still calls open is asked for again, and one that it does not show.
@@ -44,8 +46,9 @@ NOT_SHOWN = 900.0
 CATCH_UP = 7 * 86400.0
 CATCH_UP_PAGES = 20
 
-#: Reads one report, escalation or platform action by itself. Raises `SourceError`.
-Read = Callable[[ReportKey], IncidentReport]
+#: Reads one report, escalation or platform action by itself, and waits so many seconds at most for the request budget.
+#: Raises `SourceError`.
+Read = Callable[[ReportKey, float], IncidentReport]
 
 
 class Ends:
@@ -67,19 +70,43 @@ class Ends:
             count = self.absences.miss(self.leadership.number, started, unseen)
             log.info("reports are no longer listed", reports=count)
 
-    def unlisted(self, listed: Collection[int | None]) -> None:
-        """Under `reports`: what was missing before the last complete listings of these organizations is over.
+    def unlisted(
+        self, listed: Collection[int], known: Collection[int], organizations: Callable[[], Collection[int]]
+    ) -> None:
+        """Under `reports`: what was missing before the last complete listings of its organization is over.
 
-        None among them stands for reports without one.
+        `listed`: organizations whose reports were just listed completely. `known`: those the source listed last;
+        `organizations` lists them anew, because with an organization its reports go as well, and end by that no more
+        than others. Raises nothing of the source's: without its answer nothing ends.
         """
-        for missing in self.absences.missing():
-            if missing.organization_id in listed and missing.report is not None and isinstance(missing.key, int):
-                self.end(replace(missing.report, status=UNLISTED))
+        missing = [
+            each
+            for each in self.absences.missing()
+            if isinstance(each.key, int)
+            and (each.organization_id in listed or (each.due and each.organization_id not in known))
+        ]
+        if not missing:
+            return
+        try:
+            still = organizations()
+        except SourceError as error:
+            log.warning("ends cannot be confirmed now", reports=len(missing), error=str(error))
+            return
+        for each in missing:
+            if each.organization_id is None:
+                self._not_over(each, "does not say to which organization it belongs")
+            elif each.organization_id not in still:
+                self._not_over(each, "neither does it list its organization")
+            elif each.report is not None:
+                self.end(replace(each.report, status=UNLISTED))
 
-    def confirm(self, source: HuntressClient, account: Account, read: Read, *, incidents: bool) -> None:
+    def confirm(
+        self, source: HuntressClient, account: Account, read: Read, *, incidents: bool, patience: float = PATIENCE
+    ) -> None:
         """Asks the source about everything that is missing and due. What goes wrong ends nothing.
 
-        `incidents`: does the source tell how a single incident report stands?
+        `incidents`: does the source tell how a single incident report stands? `patience`: seconds that the first
+        question may wait for the request budget.
         """
         due = {
             missing.key: missing
@@ -89,36 +116,43 @@ class Ends:
         try:
             fresh = [missing for missing in due.values() if isinstance(missing.key, int) and not missing.asked]
             if len(fresh) > 1:
-                for report in self._among_newest(source, account, fresh):
+                for report in self._among_newest(source, account, fresh, patience):
                     self.end(report)
                     del due[report.key]
+                patience = PATIENCE
             for missing in list(due.values())[:MOST_SINGLE_READS]:
                 self.leadership.alive()
-                self._ask(read, account, missing)
+                self._ask(read, account, missing, patience)
+                patience = PATIENCE
         except BudgetExhausted:
             log.info("ends are confirmed later: the request budget is used up", reports=len(due))
         except SourceError as error:
             log.warning("ends cannot be confirmed now", reports=len(due), error=str(error))
 
     def _among_newest(
-        self, source: HuntressClient, account: Account, missing: Sequence[Missing]
+        self, source: HuntressClient, account: Account, missing: Sequence[Missing], patience: float
     ) -> Iterator[IncidentReport]:
-        """Those of `missing` that the newest changes show to be over."""
+        """Those of `missing` that the newest changes show to be over; what they do not tell is read one by one."""
         wanted = {each.key for each in missing}
         earliest = min(each.last_listed_at for each in missing) - SLACK
-        for page, reports in enumerate(source.changed_reports(PATIENCE), start=1):
-            self.leadership.alive()
-            for report in reports:
-                if report.key in wanted and report.over and report.account_id in (None, account.id):
-                    wanted.discard(report.key)
-                    yield report
-            if not wanted or page > len(missing) / PAGE_SIZE or older(reports, earliest):
-                return
+        try:
+            for page, reports in enumerate(source.changed_reports(patience), start=1):
+                self.leadership.alive()
+                for report in reports:
+                    if report.key in wanted and report.over and report.account_id in (None, account.id):
+                        wanted.discard(report.key)
+                        yield report
+                if not wanted or page > len(missing) / PAGE_SIZE or older(reports, earliest):
+                    return
+        except SourceError as error:
+            if error.fatal:
+                raise
+            log.warning("the newest changes cannot be listed", error=str(error))
 
-    def _ask(self, read: Read, account: Account, missing: Missing) -> None:
+    def _ask(self, read: Read, account: Account, missing: Missing, patience: float) -> None:
         """Reads one missing report; records its end, or why it is not known to be over."""
         try:
-            report = read(missing.key)
+            report = read(missing.key, patience)
         except (SourceNotFound, SourceForbidden, SourceGarbled) as error:
             self._not_over(missing, f"does not show it: {error}")
             return
@@ -184,7 +218,9 @@ class Ends:
         for page, reports in enumerate(source.changed_reports(), start=1):
             self.leadership.alive()
             for report in reports:
-                if report.over and report.sent_at is not None and report.account_id in (None, account.id):
+                ended_at = report.closed_at or report.updated_at
+                lately = ended_at is None or ended_at.timestamp() >= since
+                if lately and report.over and report.sent_at is not None and report.account_id in (None, account.id):
                     self._observe(replace(report, account_id=account.id), adopt=True)
                     count += 1
             if older(reports, since) or page == CATCH_UP_PAGES:

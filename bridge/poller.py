@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,11 +19,11 @@ import structlog
 from bridge.arrivals import Arrivals
 from bridge.bookkeeping import Bookkeeping
 from bridge.ends import PATIENCE as PATIENCE_FOR_ENDS
-from bridge.ends import Ends
+from bridge.ends import PATIENCE_AFTER_WAITING, Ends
 from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused, Unparsable
 from bridge.idempotency import Deposed, IdempotencyStore
 from bridge.leadership import Leadership
-from bridge.models import Account, IncidentReport, Kind, Organization, ReportKey, nothing_but
+from bridge.models import Account, IncidentReport, Kind, ReportKey, nothing_but
 from bridge.routing import Routes
 from bridge.settings import Settings
 from bridge.streams import Streams
@@ -52,6 +52,14 @@ def _of_kind(kind: Kind, key: ReportKey, _: int | None) -> bool:
     return nothing_but(key).kind is kind
 
 
+def _tells_absence(cycle: Cycle, dialect: Dialect) -> bool:
+    """May what a complete listing does not show be over?
+
+    Under `reports` nobody is asked about it, and an item that cannot be read may be the one that seems to be absent.
+    """
+    return dialect == "incident_reports" or not cycle.nameless
+
+
 class SourceMismatch(SourceRefused):
     """The key belongs to another account than the one this store was made for."""
 
@@ -64,6 +72,8 @@ class Cycle:
     reports: int = 0
     new: tuple[tuple[ReportKey, str], ...] = ()
     quarantined: int = 0
+    #: How many of these have no id that can be read: each may be any report.
+    nameless: int = 0
     problem: str = ""
     #: Was every item shown with its id? One without may be any report that seems to be missing.
     named: bool = True
@@ -95,6 +105,7 @@ class Poller:
         self.ends = Ends(store, routes, leadership)
         self.streams = Streams(books, source, settings)
         self._account: Account | None = None
+        self._dialect: Dialect = "reports"
         self._quarantined: set[str] = set()
 
     def run(self, stopping: threading.Event) -> None:
@@ -147,9 +158,11 @@ class Poller:
             log.error("poll failed", error=str(error))
             self.books.save_poll(error=str(error))
             self._further()
+            self._confirm(waited=False)
             return Cycle(complete=False, problem=str(error), refused=isinstance(error, SourceRefused))
         took = self.store.now() - started
         self._further()
+        self._confirm(waited=took > PATIENCE_FOR_ENDS)
         if result.complete:
             self.store.observe(self.leadership.number, [])  # refuses a leader deposed meanwhile, if nothing else did
             self.books.keep_quarantined(self._quarantined)
@@ -172,6 +185,7 @@ class Poller:
         account = self.account(source)
         self.organizations(source)
         dialect, decided = self.dialect(source)
+        self._dialect = dialect
         scope = self.settings().poll.scope
         if scope == "auto":
             scope = "account" if dialect == "incident_reports" else "organization"
@@ -180,39 +194,39 @@ class Poller:
             self._expect(requests=2)
             self.leadership.alive()
             result = self._list(source, dialect, account, None)
-            listed = None if dialect != "reports" or result.named else frozenset[int]()
+            listed = None if _tells_absence(result, dialect) else frozenset[int]()
         else:
             result, listed = self._by_organization(source, dialect, account, stopping)
-        self._end(source, dialect, account, started, listed)
+        self._miss(source, dialect, started, listed)
+        self.ends.catch_up(source, account, dialect)
         if not decided and result.reports:
             self.store.remember("dialect", dialect)
             log.info("the source's dialect is decided", dialect=dialect)
         return result
 
-    def _end(
-        self,
-        source: HuntressClient,
-        dialect: Dialect,
-        account: Account,
-        started: float,
-        listed: frozenset[int] | None,
-    ) -> None:
+    def _miss(self, source: HuntressClient, dialect: Dialect, started: float, listed: frozenset[int] | None) -> None:
         """What complete listings no longer show may be over. `listed`: organizations listed completely; None: all."""
         if dialect == "reports":
-            # A listing of the account shows also what belongs to no organization.
-            self.ends.unlisted({None, *self.books.organizations()} if listed is None else listed)
+            known = self.books.organizations().keys()
+            self.ends.unlisted(known if listed is None else listed, known, lambda: self._read_organizations(source))
 
         def complete(key: ReportKey, organization_id: int | None) -> bool:
             return isinstance(key, int) and (listed is None or organization_id in listed)
 
-        def read(key: ReportKey) -> IncidentReport:
-            if isinstance(key, int):
-                return source.report(key, PATIENCE_FOR_ENDS)
-            return self.streams.read(key, PATIENCE_FOR_ENDS)
-
         self.ends.missed(started, complete)
-        self.ends.confirm(source, account, read, incidents=dialect == "incident_reports")
-        self.ends.catch_up(source, account, dialect)
+
+    def _confirm(self, *, waited: bool) -> None:
+        """Asks about what is missing of every kind. `waited`: did the listings wait for the request budget?"""
+        account = self._account
+        if account is None:
+            return
+        source = self.source()
+
+        def read(key: ReportKey, wait: float) -> IncidentReport:
+            return source.report(key, wait) if isinstance(key, int) else self.streams.read(key, wait)
+
+        patience = PATIENCE_AFTER_WAITING if waited else PATIENCE_FOR_ENDS
+        self.ends.confirm(source, account, read, incidents=self._dialect == "incident_reports", patience=patience)
 
     def _further(self) -> None:
         """Escalations and platform actions, when they are to be listed; what goes wrong there stops nothing else."""
@@ -258,7 +272,7 @@ class Poller:
                 if error.fatal:
                     return total, frozenset(complete)
                 continue
-            if dialect != "reports" or part.named:
+            if _tells_absence(part, dialect):
                 complete.add(organization_id)
             self.books.listed(organization_id)
             total = Cycle(
@@ -266,6 +280,7 @@ class Poller:
                 reports=total.reports + part.reports,
                 new=total.new + part.new,
                 quarantined=total.quarantined + part.quarantined,
+                nameless=total.nameless + part.nameless,
                 problem=total.problem,
             )
         return total, frozenset(complete)
@@ -316,7 +331,7 @@ class Poller:
             reports=len(listing.reports),
             new=tuple(new),
             quarantined=len(listing.unparsable),
-            named=all(bad.report_id is not None for bad in listing.unparsable),
+            nameless=sum(bad.report_id is None for bad in listing.unparsable),
         )
 
     # -- what changes rarely -------------------------------------------------------------------------------------------
@@ -351,13 +366,17 @@ class Poller:
         if read_at is not None and 0 <= self.store.now() - read_at < ORGANIZATIONS_EVERY:
             return
         try:
-            organizations: Iterable[Organization] = list(source.organizations())
+            self._read_organizations(source)
         except SourceError:
             if read_at is None:
                 raise
             log.warning("cannot refresh the organizations; the stored list is used")
-            return
+
+    def _read_organizations(self, source: HuntressClient) -> frozenset[int]:
+        """Reads the whole list now; returns its ids. Raises `SourceError`, and then the stored list stays."""
+        organizations = list(source.organizations())
         self.books.save_organizations(organizations)
+        return frozenset(organization.id for organization in organizations)
 
     def dialect(self, source: HuntressClient) -> tuple[Dialect, bool]:
         """The dialect in use, and whether that is decided for good.

@@ -53,9 +53,9 @@ class Streams:
             yield from self._unparsable.get(kind, ())
 
     def read(self, key: ReportKey, wait: float | None = None) -> IncidentReport:
-        """The escalation or platform action with this key as it is now, `wait` as in `HuntressClient`.
+        """The escalation or platform action with this key as it is now. Raises `SourceError`.
 
-        Raises `SourceError`.
+        `wait`: seconds at most for the request budget; None: any.
         """
         wanted = nothing_but(key)
         return self.source().one_further(wanted.kind, wanted.id, wait)

@@ -17,7 +17,6 @@ from bridge.delivery import Deliverer, Service
 from bridge.demo import scenario
 from bridge.demo.autotask import PretendAutotask
 from bridge.demo.connectwise import PretendConnectWise
-from bridge.demo.huntress import PretendHuntress
 from bridge.demo.mailbox import MailFaultKind, PretendMailbox
 from bridge.demo.run import toml
 from bridge.demo.server import Fault, Received
@@ -27,6 +26,7 @@ from bridge.leadership import Leadership
 from bridge.models import Delivery, IncidentReport, ReportKey
 from bridge.runtime import Runtime
 from bridge.settings import load
+from tests.bridge.watched_huntress import WatchedHuntress
 from tests.psa import Psa, reference
 
 
@@ -67,7 +67,7 @@ class Systems:
     """The outside world, with three organizations and an agent each."""
 
     def __init__(self) -> None:
-        self.huntress = PretendHuntress(organizations=3)
+        self.huntress = WatchedHuntress(organizations=3)
         names = [(raw["id"], raw["name"]) for raw in self.huntress.organizations.values()]
         self.connectwise = WatchedConnectWise(
             [(1, "Catchall", "Catchall"), *((9 + id, f"O{id}", n) for id, n in names)]

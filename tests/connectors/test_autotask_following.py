@@ -202,6 +202,14 @@ def test_configured_statuses_count_as_untouched(psa: PretendAutotask, statuses: 
     assert desk.untouched(TicketState("8", "In Progress")) is expected
 
 
+def test_the_status_that_new_tickets_are_given_counts_as_untouched(psa: PretendAutotask) -> None:
+    assert connector(psa).untouched(TicketState("1", "New"))
+    desk = connector(psa, status="In Progress")
+    assert desk.untouched(TicketState("8", "In Progress"))
+    assert not desk.untouched(TicketState("1", "New"))
+    assert not desk.untouched(TicketState(gone="it was deleted"))
+
+
 # Priority
 
 

@@ -219,12 +219,22 @@ def test_an_answer_that_says_nothing_is_no_state(
         ([" in  PROGRESS"], TicketState("302", "In Progress"), True),
         (["Waiting", 203], TicketState("202", "In Progress"), False),
         (["Waiting"], TicketState(gone="ticket 1 was deleted"), False),
+        ([], TicketState("201", "New"), True),
+        ([], TicketState("301", "New"), False),
     ],
 )
 def test_statuses_that_count_as_untouched(
     connect: Connect, configured: list[str | int], state: TicketState, untouched: bool
 ) -> None:
     assert connect(untouched_statuses=configured).untouched(state) is untouched
+
+
+def test_the_status_that_new_tickets_are_given_counts_as_untouched(connect: Connect, psa: PretendConnectWise) -> None:
+    connector = connect(status="In Progress")
+    assert connector.untouched(TicketState("202", "In Progress"))
+    assert not connector.untouched(TicketState("201", "New"))
+    psa.fault("status", status=403, path="/statuses$", times=None)
+    assert not connect().untouched(TicketState("201", "New")), "what the board gives is not told"
 
 
 def test_check_names_an_unknown_untouched_status_which_stops_nothing(connect: Connect) -> None:
