@@ -23,8 +23,6 @@ from bridge.huntress import (
     SourceDeclined,
     SourceError,
     SourceForbidden,
-    SourceThrottled,
-    SourceUnavailable,
 )
 from bridge.idempotency import Deposed, IdempotencyStore
 from bridge.leadership import Leadership
@@ -194,22 +192,17 @@ class Resolving:
         try:
             if not self._resolvable(source, candidate.report_id) or not self.leadership.number:
                 return
-            source.resolve(candidate.report_id)
-        except (SourceDeclined, SourceForbidden) as refused:
-            if self._resolvable(source, candidate.report_id):  # else somebody else ended it meanwhile
-                about.warning("Huntress does not resolve a report whose tickets are closed", reason=str(refused))
-                self._refused(candidate, refused)
-        except SourceThrottled:
-            raise
-        except SourceUnavailable as error:
-            about.warning(
-                "whether the report was resolved is not known; it is read before it is asked for again",
-                error=str(error),
-            )
+            try:
+                source.resolve(candidate.report_id)
+            except (SourceDeclined, SourceForbidden) as refused:
+                if self._resolvable(source, candidate.report_id):  # else somebody else ended it meanwhile
+                    about.warning("Huntress does not resolve a report whose tickets are closed", reason=str(refused))
+                    self._refused(candidate, refused)
+                return
         except SourceError as error:
             if error.fatal:
                 raise
-            about.warning("the report cannot be resolved now", error=str(error))
+            about.warning("not known to be resolved; it is read before it is asked for again", error=str(error))
         else:
             about.info("report resolved: people closed all its tickets", connectors=sorted(candidate.tickets))
             self._answered(candidate, candidate.digest, "")
