@@ -29,7 +29,7 @@ from bridge.leadership import Leadership
 from bridge.models import DeliveryState, TicketRef
 from bridge.notes import RESOLUTION
 from bridge.runtime import Assembly
-from connectors.base import Connector, Outcome, Unavailable
+from connectors.base import Connector, Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -105,9 +105,8 @@ class Resolving:
         if assembly.source is not self._forbidden_by:
             self._forbidden_by = assembly.source
             self._forbidden.clear()
-        away: set[str] = set()
         for candidate in self.candidates(assembly.services):
-            closed = self._all_closed(candidate, assembly.services, away, wait)
+            closed = self._all_closed(candidate, assembly.services, wait)
             if not self.leadership.number or self.assembly() is not assembly:
                 return
             if closed:
@@ -155,19 +154,18 @@ class Resolving:
             tickets[name] = (ref, frozenset(json.loads(fields.get("statuses") or "[]")))
         return Candidate(report_id, digest, tickets) if tickets else None
 
-    def _all_closed(self, candidate: Candidate, services: Mapping[str, Service], away: set[str], wait: Wait) -> bool:
-        """Did people close every ticket? A connector that is paused or not reached joins `away`."""
+    def _all_closed(self, candidate: Candidate, services: Mapping[str, Service], wait: Wait) -> bool:
+        """Did people close every ticket? One that cannot be looked at now may be open."""
         for name, (ref, statuses) in candidate.tickets.items():
-            if name in away or not self._take_turn(name, wait):
+            if self.store.paused(name) is not None or not self._take_turn(name, wait):
                 return False
             try:
                 state = services[name].connector.look(ref)
             except Outcome as outcome:
                 log.info("a ticket cannot be looked at", connector=name, ticket_id=ref.id, reason=str(outcome))
-                if isinstance(outcome, Unavailable):
-                    away.add(name)
-                    if outcome.retry_after:
-                        self.store.pause(name, "rate", min(outcome.retry_after, 900.0), str(outcome))
+                retry_after = getattr(outcome, "retry_after", None)
+                if retry_after:
+                    self.store.pause(name, "rate", min(float(retry_after), 900.0), str(outcome))
                 return False
             except redis.RedisError:
                 raise
