@@ -8,6 +8,7 @@ local event, token, report, organization, severity = ARGV[3], ARGV[4], ARGV[7], 
 local mark = P .. 'webhook:' .. event
 -- The same request once more, because its answer was lost, is no repetition.
 if not redis.call('SET', mark, token, 'NX', 'PX', ARGV[5]) and redis.call('GET', mark) ~= token then return 'replayed' end
+redis.call('SET', P .. 'webhook_taken', int(now))
 if ARGV[6] == '1' then redis.call('SET', P .. 'poll:wanted', int(now), 'PX', LONGEST_WAIT) end
 if report == '' then return 'noted' end
 

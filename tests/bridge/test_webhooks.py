@@ -413,10 +413,10 @@ def test_refusals_do_not_fill_the_log() -> None:
     refusals = Refusals(clock=lambda: now)
     with structlog.testing.capture_logs() as logged:
         for _ in range(1000):
-            refusals.log(Refused(401, "why"))
-        refusals.log(Refused(400, "why"))
+            refusals.log(Refused(401, "why"), now)
+        refusals.log(Refused(400, "why"), now)
         now = LOG_EVERY
-        refusals.log(Refused(401, "why"))
+        refusals.log(Refused(401, "why"), now)
     assert [(each["status"], each["not_logged_before"]) for each in logged] == [(401, 0), (400, 0), (401, 999)]
 
 
