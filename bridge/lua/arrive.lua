@@ -35,7 +35,10 @@ if ARGV[14] ~= '' and redis.call('HSETNX', comments, event, string.format('%015.
       local todo = cjson.decode(delivery[3] or '[]')
       todo[#todo + 1] = string.format('comment-%015.0f-', now) .. event
       redis.call('HSET', delivery_key(connector, report), 'todo', cjson.encode(todo))
-      if (delivery[1] == 'created' or delivery[1] == 'closed') and not delivery[2] then schedule(connector, report, now) end
+      if (delivery[1] == 'created' or delivery[1] == 'closed') and not delivery[2] then
+        redis.call('HDEL', delivery_key(connector, report), 'next_at') -- of what it waits for, such as its first status
+        schedule(connector, report, now)
+      end
     end
   end
 end

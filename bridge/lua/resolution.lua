@@ -17,7 +17,10 @@ for _, connector in ipairs(cjson.decode(ARGV[8])) do
     end
     todo[#todo + 1] = item
     redis.call('HSET', delivery_key(connector, report), 'todo', cjson.encode(todo))
-    if not delivery[2] then schedule(connector, report, now) end
+    if not delivery[2] then
+      redis.call('HDEL', delivery_key(connector, report), 'next_at') -- of what it waits for, such as details
+      schedule(connector, report, now)
+    end
   end
 end
 wake()

@@ -328,6 +328,17 @@ def test_a_refusal_is_one_note_on_each_ticket_until_the_report_changes(make: Mak
     assert [len(ground.notes(psa)) for psa in PSAS] == [1, 1]
 
 
+def test_the_note_waits_for_nothing_that_the_ticket_waits_for(make: Make) -> None:
+    ground = make("psa")
+    ground.huntress.agents.clear()
+    ground.huntress.fault("status", path="/agents/", status=500, times=None)
+    ground.open(1, agent_id=1, remediations=steps("unapproved"))
+    assert ground.stage.waits(1, "psa") > 30
+    ground.close("psa")
+    ground.round()
+    assert len(ground.notes("psa")) == 1
+
+
 def test_a_key_that_may_only_read_is_said_once_and_another_key_is_tried(single: Ground, psa: str) -> None:
     single.huntress.writable = False
     single.close(psa)
