@@ -24,9 +24,11 @@ CONNECTWISE, AUTOTASK = "/company/companies$", "/Companies$"
 
 
 def settings(world: World, server: RedisServer) -> dict[str, Any]:
+    connectors = short(world)
+    connectors["desk"]["company_defaults"] = {"ownerResourceID": 4, "phone": "555-0100"}
     return {
         "redis": {"url": server.url},
-        "connectors": short(world),
+        "connectors": connectors,
         "organizations": {"create_companies": ["psa", "desk"]},
     }
 
