@@ -27,6 +27,8 @@ class Missing:
     last_listed_at: float
     asked: int
     report: IncidentReport | None
+    #: Why it is not known to be over, as a sentence; '' until it was asked for.
+    why: str = ""
 
 
 class Absences:
@@ -75,7 +77,10 @@ class Absences:
         now = self.store.now()
         pipeline = self.client.pipeline(transaction=False)
         for member, _ in pairs:
-            pipeline.hmget(self.store.key(f"report:{member}"), ["organization", "last_listed_at", "asked", "snapshot"])
+            pipeline.hmget(
+                self.store.key(f"report:{member}"),
+                ["organization", "last_listed_at", "asked", "snapshot", "missing_why"],
+            )
         return [
             Missing(
                 key=report_key(member),
@@ -84,8 +89,11 @@ class Absences:
                 last_listed_at=seconds(listed_at) or 0.0,
                 asked=number(asked),
                 report=stored_report(snapshot),
+                why=why or "",
             )
-            for (member, at), (organization, listed_at, asked, snapshot) in zip(pairs, pipeline.execute(), strict=True)
+            for (member, at), (organization, listed_at, asked, snapshot, why) in zip(
+                pairs, pipeline.execute(), strict=True
+            )
         ]
 
     def ask_later(self, leader: int, key: ReportKey, why: str, *, first: float, longest: float = LONGEST_ASK) -> None:

@@ -7,6 +7,7 @@ Redis lay-out, beside that of `bridge.idempotency`
 ===================================  ===================================================================================
 ``webhook:<digest of its id>``       this message was taken; as long as its signature could be shown again
 ``comments:<report>``                by digest of the message's id, a comment behind the time it came (ms)
+``webhook_taken``                    when an event was last taken (ms)
 ``poll:wanted``                      when an event last came that a listing tells more of (ms)
 ===================================  ===================================================================================
 """
@@ -68,6 +69,11 @@ class Arrivals:
     def polling_wanted(self) -> float | None:
         """When an event last came that a listing tells more of, in seconds since the epoch."""
         at = cast("str | None", self.store.client.get(self.store.key("poll:wanted")))
+        return int(at) / 1000 if at else None
+
+    def taken_at(self) -> float | None:
+        """When an event was last taken, in seconds since the epoch."""
+        at = cast("str | None", self.store.client.get(self.store.key("webhook_taken")))
         return int(at) / 1000 if at else None
 
     def comments(self, report_id: ReportKey) -> list[str]:

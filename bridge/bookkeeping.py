@@ -156,7 +156,16 @@ class Bookkeeping:
         return float(stored) if stored else None
 
     def sync_tried(self) -> None:
+        """The scheduled sync begins, now."""
+        self.client.set(self.store.key("organizations:sync:under_way"), "1")
         self.client.set(self.store.key("organizations:sync:at"), f"{self.store.now():.3f}")
+
+    def sync_ended(self) -> None:
+        self.client.delete(self.store.key("organizations:sync:under_way"))
+
+    def sync_under_way(self) -> bool:
+        """Did the scheduled sync not come to an end since it last began?"""
+        return bool(self.client.exists(self.store.key("organizations:sync:under_way")))
 
     def save_agent(self, agent: Agent) -> None:
         self.client.set(self.store.key(f"agent:{agent.id}"), _AGENT.dump_json(agent).decode(), ex=AGENT_KEPT)

@@ -571,6 +571,8 @@ class Turn:
             key, text = Arrivals(self.store).comment(self.claim.report_id, item)
             if text:
                 self.note(ref, self.rendered_note(NoteKind.COMMENT, key=key, comment=text)[0])
+        elif item.startswith(notes.RESOLUTION) and not (self.claim.report and self.claim.report.over):
+            self.note(ref, notes.not_resolved(item, self.store.unresolved(self.claim.report_id)))
         return None
 
     def note(self, ref: TicketRef, note: Note, reference: str = "") -> None:

@@ -157,7 +157,8 @@ class Following:
                 self.log.warning("the ticket cannot be opened again; a new one is made", reason=str(refused))
                 self.anew()
                 return
-            self.store.tell(self.claim, statuses=[status])
+            # Who closes it now is a person again, until the bridge does.
+            self.store.tell(self.claim, statuses=[status], forget=state.status if state.status != status else "")
             fate = "This ticket is opened again."
         self.carry_out(self.note_plan("reopen", NoteKind.REOPENED, compare(self.claim.facts, self.report), fate))
 

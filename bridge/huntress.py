@@ -1,4 +1,6 @@
-"""The source's client: reads accounts, organizations, agents, incident reports and further streams. It changes nothing.
+"""The source's client: reads accounts, organizations, agents, incident reports and further streams.
+
+It changes nothing, but for one request that only `[huntress] resolve` sends: `HuntressClient.resolve`.
 
 Two dialects exist: `incident_reports`, which the vendor documents (https://api.huntress.io/docs), and `reports`, which
 lists incidents under `/reports` with `status=open` and little more than their ids.
@@ -50,6 +52,7 @@ from bridge.parsing import (
 )
 from bridge.source_errors import (
     BudgetExhausted,
+    SourceDeclined,
     SourceError,
     SourceForbidden,
     SourceGarbled,
@@ -70,6 +73,7 @@ __all__ = [
     "HuntressClient",
     "Listing",
     "RequestKind",
+    "SourceDeclined",
     "SourceError",
     "SourceForbidden",
     "SourceGarbled",
@@ -205,6 +209,21 @@ class HuntressClient:
         found = self._items(path, "remediations", {}, "detail", wait)
         return tuple(parse_remediation(raw) for raw in found)
 
+    def resolve(self, report_id: int) -> None:
+        """Asks the source to end a report, once. Approves nothing, and needs a user's key.
+
+        Raises `SourceDeclined` (a step is not approved) or `SourceForbidden` where it does not. After any other
+        `SourceUnavailable` than `SourceThrottled` it may have done so all the same.
+        https://api.huntress.io/docs, "Incident Reports"
+        """
+        path = f"{self._prefix}/incident_reports/{report_id:d}/resolution"
+        self._budget.acquire("detail", None)
+        try:
+            self._request("POST", path, intent="update")
+        except SourceThrottled as error:
+            self._budget.penalize(error.retry_after)
+            raise
+
     def open_reports(self, dialect: Dialect, organization_id: int | None = None) -> Listing:
         """Every report that is open now, of the account or of one organization; whole, or an error that has `shown`."""
         if dialect == "reports":
@@ -331,26 +350,39 @@ class HuntressClient:
         for tries_left in reversed(range(_TRIES)):
             self._budget.acquire(kind, wait)
             try:
-                answer = self._session.request("GET", self._base + path, params=params)
+                answer = self._request("GET", path, params)
             except SourceThrottled as error:
                 self._budget.penalize(error.retry_after)
                 if not tries_left or wait is not None:
                     raise
                 continue
-            except SourceNotFound as error:
-                raise SourceNotFound(f"GET {path}: {error}") from None
-            except Misconfigured as error:
-                raise SourceRefused(f"Huntress cannot be asked: {error}.") from None
-            except Outcome as error:
-                raise SourceUnavailable(f"Huntress did not answer: {error}.") from None
             if answer.json is None:
                 raise SourceGarbled(f"Huntress answered GET {path} with {answer.status} and no JSON.")
             return answer.json
         raise AssertionError("unreachable: the last try returns or raises")
 
+    def _request(self, method: str, path: str, params: Params | None = None, *, intent: Intent = "read") -> Answer:
+        try:
+            return self._session.request(method, self._base + path, params=params, intent=intent)
+        except SourceNotFound as error:
+            raise SourceNotFound(f"{method} {path}: {error}") from None
+        except Misconfigured as error:
+            raise SourceRefused(f"Huntress cannot be asked: {error}.") from None
+        except Outcome as error:
+            raise SourceUnavailable(f"Huntress did not answer: {error}.") from None
+
     def _error_for(self, answer: Answer, intent: Intent) -> Exception:
         """What an answer other than 2xx means. The vendor documents no form of error bodies."""
         status, said = answer.status, self._said(answer)
+        if intent == "update" and status in (401, 403):
+            refused = SourceRefused if status == 401 else SourceForbidden
+            return refused(
+                f"Huntress does not let this API key resolve incident reports ({status}{said}). An account's default "
+                "API key is read-only: give [huntress] api_key and api_secret the key of a user who may resolve "
+                "reports, or set [huntress] resolve = false."
+            )
+        if intent == "update" and status in (409, 422):
+            return SourceDeclined(f"Huntress answered {status}{said}.")
         if status == 401:
             return SourceRefused(
                 f"Huntress did not accept the API key (401{said}). Check [huntress] api_key and api_secret; a secret "

@@ -7,7 +7,8 @@ Redis lay-out, under the prefix ``<namespace>:``
 
 ===================================  ===================================================================================
 ``meta``                             schema version, birth mark, `hold_until` after a rebirth, what the source told once
-``report:<report>``                  snapshot, its digest and version; why it counts as open though no longer listed
+``report:<report>``                  snapshot, its digest and version; why it counts as open though no longer listed,
+                                     and what the source said when it was asked to resolve it (`bridge.resolving`)
 ``delivery:<report>:<connector>``    state, owner and lease, attempts, ticket, what it was told, what is still to do
 ``progress:<report>:<connector>``    what a connector remembers while it creates or notes (recipients served)
 ``due:<connector>``                  deliveries by the time they are next due (ms): retries, look-ups, ends of leases
@@ -597,10 +598,12 @@ class IdempotencyStore:
         ended: bool | None = None,
         remark: str | None = None,
         statuses: Iterable[str] = (),
+        forget: str = "",
         told_note: str = "",
     ) -> bool:
         """The ticket was told version `told`, which ends the plan, or seen in `statuses`. False: the claim is lost.
 
+        `forget`: id of a status that is a person's doing from now on.
         `told_note`: key of the note; what was kept while it was sent goes.
         """
         change = {
@@ -610,6 +613,7 @@ class IdempotencyStore:
             "ended": ended,
             "remark": remark,
             "statuses": list(statuses) or None,
+            "forget": forget or None,
             "progress": note_prefix(told_note) if told_note else None,
         }
         change = {key: value for key, value in change.items() if value is not None}
@@ -780,6 +784,10 @@ class IdempotencyStore:
     def report(self, report_id: ReportKey) -> IncidentReport | None:
         text = cast("str | None", self.client.hget(self.key(f"report:{report_id}"), "snapshot"))
         return stored_report(text)
+
+    def unresolved(self, report_id: ReportKey) -> str:
+        """Why the source did not resolve a report when it was last asked to; '': it did, or was not asked."""
+        return cast("str | None", self.client.hget(self.key(f"report:{report_id}"), "unresolved")) or ""
 
     # -- pauses --------------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from bridge.models import Agent, Note, Organization
 
+#: Start of the name of a note on a refused resolution in what is to do to a ticket, and of its key; a piece of the
+#: report's digest follows.
+RESOLUTION = "resolution-"
+
 #: What each thing still to be done to a ticket is called in sentences.
 _WHAT = {
     "complete": "completing the ticket (number, link, host)",
@@ -14,6 +18,7 @@ _WHAT = {
     "status": "looking at the ticket's first status",
     "continued": "the note on the former ticket",
     "comment": "the note with a comment from Huntress",
+    "resolution": "the note that Huntress did not resolve the report",
 }
 
 #: What each step that follows a report is called in sentences.
@@ -25,7 +30,7 @@ STEPS = {
 
 
 def what(item: str) -> str:
-    """What a thing still to be done to a ticket is called; each comment is one of its own (`bridge.arrivals`)."""
+    """What a thing still to be done to a ticket is called; some, like each comment, have a name of their own."""
     return _WHAT[item.partition("-")[0]]
 
 
@@ -59,6 +64,16 @@ def close_refused(key: str, refusal: str) -> Note:
     """The note with `key` said that the ticket is closed, and the ticket system did not take that."""
     text = f"The ticket system did not close this ticket: {refusal.rstrip('.')}. Please close it by hand."
     return Note(f"{key}-refused", "Ticket not closed", text)
+
+
+def not_resolved(key: str, why: str) -> Note:
+    """The report stays open at the source although people closed its tickets."""
+    text = (
+        f"All tickets of this report are closed, so Huntress was asked to resolve it, and did not: {why} The report is "
+        "still open there, and nothing was approved: please look at its remediations in the Huntress portal. Huntress "
+        "is asked again when the report changes."
+    )
+    return Note(key, "Report not resolved", text)
 
 
 def duplicate(other: str) -> Note:

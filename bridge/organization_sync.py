@@ -28,6 +28,9 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between looks whether the sync is due.
 LOOK_EVERY = 5.0
+#: Seconds after its start in which a sync that broke off is begun again, where that is sooner than the schedule. Until
+#: then a company that its process was making can be found.
+BROKE_OFF_AFTER = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +105,17 @@ class OrganizationSync:
         """Compares, if this process leads and it is time. None: not compared. Raises `SourceError`."""
         if not self.leadership.number or self.books.poll().last_complete_at is None:
             return None  # the first poll has the whole budget
-        tried = self.books.sync_tried_at()
-        if tried is not None and 0 <= self.store.now() - tried < self.assembly().settings.organizations.sync:
+        tried, every = self.books.sync_tried_at(), self.assembly().settings.organizations.sync
+        if self.books.sync_under_way():
+            every = min(every, BROKE_OFF_AFTER)
+        if tried is not None and 0 <= self.store.now() - tried < every:
             return None
         self.books.sync_tried()
-        return self.sync()
+        try:
+            return self.sync()
+        finally:
+            if self.leadership.number:  # else another process does the rest
+                self.books.sync_ended()
 
     def sync(self) -> Changes:
         """Compares, logs, makes missing companies, and remembers what it saw. Raises `SourceError`."""

@@ -26,6 +26,7 @@ from bridge.organization_sync import OrganizationSync
 from bridge.poller import PATIENCE as POLLER_PATIENCE
 from bridge.poller import Poller
 from bridge.render_guard import GUARD
+from bridge.resolving import Resolving
 from bridge.runtime import Runtime, settings_digest
 from bridge.settings import watched_files
 from bridge.watcher import Watcher
@@ -81,6 +82,7 @@ class Process:
             poller = self.make_poller()
             self._thread("poller", lambda: poller.run(self.stopping))
             self.start_sync(poller.leadership)
+            self.start_resolving(poller.leadership)
         self.start_watcher()
 
     def start_worker(self) -> None:
@@ -118,6 +120,12 @@ class Process:
         runtime = self.runtime
         sync = OrganizationSync(runtime.store, runtime.books, lambda: runtime.assembly, runtime.routes, leadership)
         self._thread("organizations", lambda: sync.run(self.stopping))
+
+    def start_resolving(self, leadership: Leadership) -> None:
+        """Resolves reports whose tickets people closed, where that is wanted, beside the polls of the leader."""
+        runtime = self.runtime
+        resolving = Resolving(runtime.store, runtime.books, lambda: runtime.assembly, leadership)
+        self._thread("resolving", lambda: resolving.run(self.stopping))
 
     def make_poller(self) -> Poller:
         """A poller that tries to lead from now on; its loop is the caller's."""

@@ -49,6 +49,8 @@ class HuntressSettings(SettingsModel):
     dialect: Literal["auto", "incident_reports", "reports"] = "auto"
     #: This project's share of the account's 60 requests a minute.
     requests_per_minute: Annotated[int, Field(ge=1)] = 30
+    #: Is a report resolved when people closed all its tickets? Needs a user's key; the account's own is read-only.
+    resolve: bool = False
     portal_url: PortalUrl = "https://{subdomain}.huntress.io/org/{organization_id}/infection_reports/{report_id}"
     #: Seconds for a whole request, from connect to the last byte of the answer.
     timeout: Annotated[float, Field(gt=0, le=900)] = 30

@@ -19,8 +19,9 @@ class SourceError(Exception):
         │   ├── SourceThrottled   429: the account's requests are used up (fatal)
         │   └── SourceGarbled     an answer that cannot be used: no JSON, no list, pages that do not add up
         ├── SourceRefused      401, a redirect, a certificate: key or address must be mended (fatal)
-        │   └── SourceForbidden   403: the key may not read this
-        └── SourceNotFound     404: it does not exist, or the key may not see it
+        │   └── SourceForbidden   403: the key may not read or do this
+        ├── SourceNotFound     404: it does not exist, or the key may not see it
+        └── SourceDeclined     409, 422: it does not do this as things stand
     """
 
     #: What a listing that broke off had shown until then: all of it open, but not all that is.
@@ -61,10 +62,14 @@ class SourceRefused(SourceError):
 
 
 class SourceForbidden(SourceRefused):
-    """The key may not read this; it may read other things."""
+    """The key may not read or do this; it may read other things."""
 
     fatal = False
 
 
 class SourceNotFound(SourceError):
     """It does not exist, or the key may not see it; the source does not tell which."""
+
+
+class SourceDeclined(SourceError):
+    """The source does not do what it was asked to, as things stand; nothing was changed."""

@@ -330,7 +330,8 @@ class PretendConnectWise(People, PretendServer):
 
     def _add_company(self, request: Received) -> Reply:
         identifier, name = new_company(request.json, [identifier for _, identifier, _ in self.companies])
-        self.companies.append((self._next_id(), identifier, name))
+        number = max([self._next_id(), *(taken + 1 for taken, _, _ in self.companies)])
+        self.companies.append((number, identifier, name))
         return Reply(201, self._company_rows()[-1])
 
     def _list_configurations(self, request: Received) -> Reply:

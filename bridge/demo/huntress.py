@@ -56,6 +56,8 @@ class PretendHuntress(PretendServer):
         self.platform_actions: dict[int, Any] = {}
         #: The account's users with their roles; None: the key may not list them.
         self.memberships: dict[int, Any] | None = {raw["id"]: raw for raw in scenario.memberships()}
+        #: May the key change anything? An account's default key may not.
+        self.writable = True
         #: Most items on a page, whatever `limit` asks for.
         self.page_size_cap = 500
         #: Requests allowed in 60 s, as the vendor counts them; 0: any number.
@@ -95,6 +97,8 @@ class PretendHuntress(PretendServer):
         self.route("GET", f"{prefix}/incident_reports", self._list_incident_reports)
         self.route("GET", rf"{prefix}/incident_reports/(\d+)", single("incident_report", self._incident_reports))
         self.route("GET", rf"{prefix}/incident_reports/(\d+)/remediations", self._list_remediations)
+
+        self.route("POST", rf"{prefix}/incident_reports/(\d+)/resolution", self._resolve_report)
 
     def _further(self, name: str, items: Callable[[], dict[int, Any]]) -> None:
         self.route("GET", f"/v1/{name}s", lambda request: self._list_further(f"{name}s", items(), request))
@@ -172,6 +176,20 @@ class PretendHuntress(PretendServer):
         with self.lock:
             now = scenario.stamp(datetime.now(UTC))
             self.reports[number] |= {"status": status, "closed_at": now, "status_updated_at": now, "updated_at": now}
+
+    def _resolve_report(self, _: Received, number: str) -> Reply:
+        if not self.writable:
+            return Reply(403, {"message": "There was an issue with your API credential or permissions."})
+        report = self._incident_reports().get(int(number), _MISSING)
+        if not isinstance(report, dict):
+            return _NOT_FOUND
+        held = report.get("remediations") or {}
+        unapproved = any(each.get("status") == "unapproved" for each in held.get("items", []))
+        if unapproved or report.get("status") != "sent":
+            message = "Confirm that all remediations are approved and report status is 'sent'."
+            return Reply(409, {"message": message})
+        self.close_report(int(number))
+        return Reply(201, {"incident_report": report})
 
     def answer(self, request: Received) -> Reply:
         if self.rate_limit and not self._within_rate():

@@ -8,6 +8,7 @@ local event, token, report, organization, severity = ARGV[3], ARGV[4], ARGV[7], 
 local mark = P .. 'webhook:' .. event
 -- The same request once more, because its answer was lost, is no repetition.
 if not redis.call('SET', mark, token, 'NX', 'PX', ARGV[5]) and redis.call('GET', mark) ~= token then return 'replayed' end
+redis.call('SET', P .. 'webhook_taken', int(now))
 if ARGV[6] == '1' then redis.call('SET', P .. 'poll:wanted', int(now), 'PX', LONGEST_WAIT) end
 if report == '' then return 'noted' end
 
@@ -34,7 +35,10 @@ if ARGV[14] ~= '' and redis.call('HSETNX', comments, event, string.format('%015.
       local todo = cjson.decode(delivery[3] or '[]')
       todo[#todo + 1] = string.format('comment-%015.0f-', now) .. event
       redis.call('HSET', delivery_key(connector, report), 'todo', cjson.encode(todo))
-      if (delivery[1] == 'created' or delivery[1] == 'closed') and not delivery[2] then schedule(connector, report, now) end
+      if (delivery[1] == 'created' or delivery[1] == 'closed') and not delivery[2] then
+        redis.call('HDEL', delivery_key(connector, report), 'next_at') -- of what it waits for, such as its first status
+        schedule(connector, report, now)
+      end
     end
   end
 end

@@ -73,6 +73,14 @@ local function add_status(key, status)
   redis.call('HSET', key, 'statuses', cjson.encode(known))
 end
 
+local function forget_status(key, status)
+  local kept = {}
+  for _, each in ipairs(cjson.decode(redis.call('HGET', key, 'statuses') or '[]')) do
+    if each ~= status then kept[#kept + 1] = each end
+  end
+  redis.call('HSET', key, 'statuses', #kept > 0 and cjson.encode(kept) or '[]')
+end
+
 -- A delivery that is still to be made, due now.
 local function deliver(connector, report, reference, order, organization, severity)
   redis.call('HSET', delivery_key(connector, report), 'reference', reference, 'order', order, 'created_at', int(now),

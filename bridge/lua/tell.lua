@@ -1,5 +1,6 @@
 -- A ticket was told something, or seen. ARGV: report, connector, owner token, JSON of what to write: told (version), facts, state,
--- ended (true or false), remark, statuses (ids that the bridge set or saw at first), progress (prefix of what a note kept).
+-- ended (true or false), remark, statuses (ids that the bridge set or saw at first), forget (id of one that is a person's doing
+-- from now on), progress (prefix of what a note kept).
 -- With `told` the plan is carried out. Answers 1, or 0 when it is not the owner any more (then nothing changes).
 local report, connector, change = ARGV[3], ARGV[4], cjson.decode(ARGV[6])
 local key = delivery_key(connector, report)
@@ -16,6 +17,7 @@ if change.ended == true and not delivery.ended_at then
 end
 if change.ended == false then redis.call('HDEL', key, 'ended_at') end
 if change.remark then redis.call('HSET', key, 'remark', change.remark) end
+if change.forget then forget_status(key, change.forget) end
 for _, status in ipairs(change.statuses or {}) do add_status(key, status) end
 if change.progress then
   local progress = P .. 'progress:' .. report .. ':' .. connector

@@ -7,17 +7,26 @@ from typing import Any
 import redis
 from flask import Flask, Response, jsonify
 
+from bridge.absences import Absences
+from bridge.arrivals import Arrivals
 from bridge.bookkeeping import OVERDUE, overdue_after
 from bridge.broker import quick_client
+from bridge.idempotency import IdempotencyStore
 from bridge.models import DeliveryState
 from bridge.notices import NoticeBook
 from bridge.printing import moment
 from bridge.runtime import Runtime
-from bridge.web.webhooks import webhooks
+from bridge.web.webhooks import Refusal, Refusals, webhooks
+
+#: Reports shown of those that are no longer listed and not known to be over.
+UNLISTED_SHOWN = 5
 
 
-def status(runtime: Runtime) -> dict[str, Any]:
-    """How all is going, as plain data. `ok` is False when a person should look. Raises `redis.RedisError`."""
+def status(runtime: Runtime, refusal: Refusal | None = None) -> dict[str, Any]:
+    """How all is going, as plain data. `ok` is False when a person should look. Raises `redis.RedisError`.
+
+    `refusal`: the last webhook that this process refused.
+    """
     store, books = runtime.store, runtime.books
     now = store.now()
     poll = books.poll()
@@ -79,7 +88,12 @@ def status(runtime: Runtime) -> dict[str, Any]:
                 for each in outstanding
             ],
         },
-        "reports": {"open": store.open_reports()},
+        "webhooks": {
+            "configured": bool(runtime.settings.webhooks.secret.get_secret_value()),
+            "last_taken_at": moment(Arrivals(store).taken_at()),
+            "last_refusal": refusal and {"at": moment(refusal.at), "status": refusal.status, "reason": refusal.reason},
+        },
+        "reports": {"open": store.open_reports(), "no_longer_listed": no_longer_listed(store)},
         "deliveries": {str(state): store.count(state) for state in DeliveryState},
         "connectors": connectors,
         "quarantine": [
@@ -90,12 +104,30 @@ def status(runtime: Runtime) -> dict[str, Any]:
     }
 
 
+def no_longer_listed(store: IdempotencyStore) -> dict[str, Any]:
+    """Reports that the source lists no longer and that are not known to be over, those first that left first."""
+    missing = sorted(Absences(store).missing(), key=lambda each: each.last_listed_at)
+    return {
+        "count": len(missing),
+        "first": [
+            {
+                "report_id": each.key,
+                "organization_id": each.organization_id,
+                "last_listed_at": moment(each.last_listed_at),
+                "reason": each.why or "Huntress no longer lists this report; whether it is over is asked next.",
+            }
+            for each in missing[:UNLISTED_SHOWN]
+        ],
+    }
+
+
 def create_app(runtime: Runtime) -> Flask:
     """The WSGI application of one process."""
     app = Flask("bridge.web", static_folder=None)
     # The store's own client is patient; a few requests that wait for a Redis that hangs would occupy every thread.
     asked_first = quick_client(runtime.url)
-    app.register_blueprint(webhooks(runtime, asked_first))
+    refusals = Refusals()
+    app.register_blueprint(webhooks(runtime, asked_first, refusals))
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -116,7 +148,7 @@ def create_app(runtime: Runtime) -> Flask:
         """Everything at a glance, for uptime monitors: 503 when a person should look."""
         try:
             asked_first.ping()
-            answer = status(runtime)
+            answer = status(runtime, refusals.last)
         except redis.RedisError:
             return jsonify(ok=False, problems=["Redis does not answer"]), 503
         return jsonify(answer), 200 if answer["ok"] else 503

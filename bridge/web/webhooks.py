@@ -21,7 +21,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import redis
 import structlog
@@ -40,16 +40,31 @@ PATH = "/webhooks/huntress"
 LOG_EVERY = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A webhook that was not taken; `at` is in seconds since the epoch."""
+
+    at: float
+    status: int
+    reason: str
+
+
 class Refusals:
-    """Logs refusals, so many as a person wants to read."""
+    """Logs refusals, so many as a person wants to read, and knows the last one that this process made.
+
+    Nothing of it is in the store: anybody can make them, and what is refused changes nothing there.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.last: Refusal | None = None
         self._clock = clock
         self._lock = threading.Lock()
         #: By status: when it was logged last, and how many were not logged since.
         self._logged: dict[int, tuple[float, int]] = {}
 
-    def log(self, refusal: Refused) -> None:
+    def log(self, refusal: Refused, at: float) -> None:
+        """`at` is in seconds since the epoch."""
+        self.last = Refusal(at, refusal.status, str(refusal))
         with self._lock:
             now = self._clock()
             at, unlogged = self._logged.get(refusal.status, (float("-inf"), 0))
@@ -59,17 +74,19 @@ class Refusals:
             log.warning("webhook refused", status=refusal.status, reason=str(refusal), not_logged_before=unlogged)
 
 
-def webhooks(runtime: Runtime, asked_first: redis.Redis, clock: Callable[[], float] = time.time) -> Blueprint:
+def webhooks(
+    runtime: Runtime, asked_first: redis.Redis, refusals: Refusals, clock: Callable[[], float] = time.time
+) -> Blueprint:
     """`asked_first` is a client that does not wait long; `clock` gives seconds since the epoch."""
     blueprint = Blueprint("webhooks", __name__)
-    refusals = Refusals()
 
     @blueprint.post(PATH)
     def take() -> Response:
+        now = clock()
         try:
-            _take(runtime, asked_first, clock())
+            _take(runtime, asked_first, now)
         except Refused as refusal:
-            refusals.log(refusal)
+            refusals.log(refusal, now)
             return Response(f"refused: {refusal}\n", status=refusal.status, mimetype="text/plain")
         return Response(status=204)
 

@@ -18,6 +18,7 @@ from bridge.huntress import (
     Dialect,
     HuntressClient,
     RequestKind,
+    SourceDeclined,
     SourceError,
     SourceForbidden,
     SourceGarbled,
@@ -649,3 +650,48 @@ def test_a_key_that_may_not_read_the_account_learns_its_id_from_the_organization
     huntress.organizations.clear()
     with pytest.raises(SourceError, match="base_url"):
         client.account()
+
+
+# -- resolving ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_whose_steps_are_approved_is_resolved(
+    huntress: PretendHuntress, connect: Connect, budget: Unlimited
+) -> None:
+    huntress.add_report(id=1, remediations=None)
+    connect(account_id=5).resolve(1)
+    assert huntress.reports[1]["status"] == "closed"
+    assert budget.asked == [("detail", None)]
+    [request] = huntress.received
+    assert (request.method, request.path, request.body) == ("POST", "/v1/accounts/5/incident_reports/1/resolution", b"")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [
+        (401, SourceRefused, "default API key is read-only"),
+        (403, SourceForbidden, "default API key is read-only"),
+        (404, SourceNotFound, "POST /incident_reports/1/resolution"),
+        (409, SourceDeclined, "Huntress answered 409: not like that"),
+        (422, SourceDeclined, "Huntress answered 422: not like that"),
+        (500, SourceUnavailable, "Huntress answered 500"),
+    ],
+)
+def test_a_report_that_is_not_resolved(
+    huntress: PretendHuntress, client: HuntressClient, status: int, error: type[SourceError], told: str
+) -> None:
+    huntress.fault("status", status=status, body={"message": "not like that"}, times=None)
+    with pytest.raises(error, match=told) as raised:
+        client.resolve(1)
+    assert type(raised.value) is error
+    assert len(huntress.received) == 1
+
+
+def test_429_to_a_resolution_keeps_everybody_waiting_and_is_not_repeated(
+    huntress: PretendHuntress, client: HuntressClient, budget: Unlimited
+) -> None:
+    huntress.fault("status", status=429, headers={"Retry-After": "7"}, times=1)
+    with pytest.raises(SourceThrottled):
+        client.resolve(1)
+    assert budget.penalties == [7]
+    assert len(huntress.received) == 1

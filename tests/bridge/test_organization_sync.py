@@ -23,7 +23,7 @@ from bridge.huntress import SourceError, SourceGarbled, SourceRefused
 from bridge.idempotency import IdempotencyStore
 from bridge.leadership import Leadership
 from bridge.models import Company, Organization
-from bridge.organization_sync import Changes, OrganizationSync
+from bridge.organization_sync import BROKE_OFF_AFTER, Changes, OrganizationSync
 from bridge.runtime import Runtime
 from bridge.settings import load
 from connectors.base import Only, OutcomeUnknown, PsaSettings, Rejected
@@ -223,6 +223,26 @@ def test_it_looks_every_six_hours_and_after_an_error_no_sooner(ground: Ground, h
     assert ground.sync.look() is None
     ground.store.clock_offset += 6 * HOURS
     assert ground.sync.look() == Changes()
+
+
+def test_a_sync_that_broke_off_is_begun_again_after_ten_minutes(ground: Ground) -> None:
+    def deposed(organization: Organization) -> None:
+        ground.leadership.stop()
+
+    ground.name(9, "Nobody's")
+    ground.name(10, "Nobody Else's")
+    ground.desk.refusal = deposed
+    assert ground.sync.look() is not None
+    assert len(ground.desk.made) == 1
+    assert ground.leadership.attempt()
+    ground.store.clock_offset += BROKE_OFF_AFTER - 5
+    assert ground.sync.look() is None
+    ground.store.clock_offset += 10
+    ground.desk.refusal = lambda organization: None
+    assert ground.sync.look() is not None
+    assert len(ground.desk.made) == 2
+    ground.store.clock_offset += BROKE_OFF_AFTER + 5
+    assert ground.sync.look() is None
 
 
 def test_only_the_leader_looks_and_only_after_a_complete_poll(ground: Ground, huntress: PretendHuntress) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bridge.absences import Absences
 from bridge.bookkeeping import OVERDUE
 from bridge.demo.huntress import PretendHuntress
 from bridge.demo.run import free_port, toml
+from bridge.demo.webhook_sender import SECRET, WebhookSender
 from bridge.leadership import Leadership
 from bridge.poller import Cycle, Poller
 from bridge.runtime import Runtime
 from bridge.settings import load
 from bridge.streams import LISTED_EVERY
 from bridge.web.app import create_app, status
+from bridge.web.webhooks import PATH
 from tests.conftest import RedisServer
 
 MAIL = {
@@ -167,6 +171,70 @@ def test_a_paused_connector_is_shown_with_its_reason(runtime: Runtime) -> None:
     assert body["connectors"]["oncall"]["next_probe"] is not None
     runtime.store.resume("oncall")
     assert answer(runtime)[0] == 200
+
+
+def test_reports_that_are_no_longer_listed_are_counted_and_the_first_five_shown(
+    runtime: Runtime, source: PretendHuntress
+) -> None:
+    for number in range(1, 8):
+        source.add_report(id=number)
+    poll(runtime)
+    assert status(runtime)["reports"]["no_longer_listed"] == {"count": 0, "first": []}
+    for number in range(1, 7):
+        source.close_report(number, status="reviewing")  # a status that nobody knows
+    runtime.store.clock_offset += 20
+    poll(runtime)
+    found = status(runtime)
+    assert found["ok"]
+    assert found["reports"]["open"] == 1
+    listed = found["reports"]["no_longer_listed"]
+    assert listed["count"] == 6
+    assert len(listed["first"]) == 5
+    assert all("says that its status is reviewing" in each["reason"] for each in listed["first"])
+    assert {each["organization_id"] for each in listed["first"]} == {1}
+    times = [each["last_listed_at"] for each in listed["first"]]
+    assert times == sorted(times)
+
+
+def test_a_report_that_was_not_asked_for_yet_is_shown_as_well(runtime: Runtime, source: PretendHuntress) -> None:
+    source.add_report(id=1)
+    poll(runtime)
+    leadership = Leadership(runtime.store, "poller", patience=1e9)
+    Absences(runtime.store).miss(leadership.attempt(), runtime.store.now() + 1, [1])
+    leadership.stop()
+    [shown] = status(runtime)["reports"]["no_longer_listed"]["first"]
+    assert shown["report_id"] == 1
+    assert shown["reason"] == "Huntress no longer lists this report; whether it is over is asked next."
+
+
+def test_webhooks_that_are_not_configured_and_come_all_the_same_are_shown(runtime: Runtime) -> None:
+    client = create_app(runtime).test_client()
+    before = client.get("/status").get_json()["webhooks"]
+    assert before == {"configured": False, "last_taken_at": None, "last_refusal": None}
+    assert client.post(PATH, data=b"{}").status_code == 404
+    refusal = client.get("/status").get_json()["webhooks"]["last_refusal"]
+    assert refusal["status"] == 404
+    assert refusal["reason"] == "[webhooks] secret is empty, so no webhook is taken"
+    assert refusal["at"] is not None
+
+
+def test_the_last_event_taken_and_the_last_one_refused_are_shown(make: Callable[..., Runtime]) -> None:
+    runtime = make(webhooks={"secret": SECRET})
+    poll(runtime)
+    client = create_app(runtime).test_client()
+    body = json.dumps({"event_type": "account_notice.notification"}).encode()
+    headers = WebhookSender("").headers(body, "msg_1")
+    assert client.post(PATH, data=body, headers=headers).status_code == 204
+    taken = client.get("/status").get_json()["webhooks"]
+    assert taken["configured"]
+    assert taken["last_taken_at"] is not None
+    assert taken["last_refusal"] is None
+    assert client.post(PATH, data=b"other", headers=headers).status_code == 401
+    refused = client.get("/status").get_json()["webhooks"]
+    assert refused["last_taken_at"] == taken["last_taken_at"]
+    assert refused["last_refusal"]["status"] == 401
+    assert "not made with [webhooks] secret" in refused["last_refusal"]["reason"]
+    assert SECRET not in client.get("/status").text
 
 
 def test_a_refused_configuration_is_shown(runtime: Runtime) -> None:
