@@ -75,8 +75,6 @@ class Cycle:
     #: How many of these have no id that can be read: each may be any report.
     nameless: int = 0
     problem: str = ""
-    #: Was every item shown with its id? One without may be any report that seems to be missing.
-    named: bool = True
     #: The source did not accept the credentials, or they belong to another account.
     refused: bool = False
 

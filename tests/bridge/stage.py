@@ -23,7 +23,7 @@ from bridge.demo.server import Fault, Received
 from bridge.dispatcher import Dispatcher
 from bridge.idempotency import Claim
 from bridge.leadership import Leadership
-from bridge.models import Delivery, IncidentReport, ReportKey
+from bridge.models import Delivery, IncidentReport, ReportKey, report_key
 from bridge.runtime import Runtime
 from bridge.settings import load
 from tests.bridge.watched_huntress import WatchedHuntress
@@ -197,9 +197,16 @@ class Stage:
         return self.store.claim(number, connector, group=service.group, concurrency=100, settle=settle)
 
     def delivery(self, number: int = 1, connector: str = "psa") -> Delivery:
+        """As the store has it, but for the look at a new ticket's status, which waits for its time (`FRESH`)."""
         found = self.store.delivery(number, connector)
         assert found is not None
-        return found
+        return replace(found, todo=tuple(item for item in found.todo if item != "status"))
+
+    def scheduled(self, connector: str) -> int:
+        """Deliveries that something is still to be done for, but for that look."""
+        later = self.store.client.zrangebyscore(self.store.key(f"due:{connector}"), self.store.now() * 1000, "+inf")
+        waiting = (self.store.delivery(report_key(str(number)), connector) for number in later)
+        return self.store.scheduled(connector) - sum(each is not None and each.todo == ("status",) for each in waiting)
 
     def waits(self, number: int = 1, connector: str = "psa") -> float:
         """Seconds until the delivery is next due."""
