@@ -424,7 +424,7 @@ def test_an_item_without_an_id_may_be_any_report_that_is_missing(
         process.cycle()
     report = process.store.report(1)
     assert report is not None
-    assert report.over
+    assert report.over is (scope == "organization"), "a listing of the account does not say whose it is"
 
 
 def test_a_configured_dialect_is_not_questioned(make: Callable[..., Process], source: Source) -> None:
