@@ -178,6 +178,7 @@ def test_a_command_takes_at_most_half_also_for_listings_and_says_when_it_waits(
         "waiting: the budget of 4 requests a minute to Huntress is used up (60 s); commands take at most half of it"
     ]
     command.acquire("detail")  # in the same minute there is room for a second one
+    budget.store.clock_offset += 1  # certainly more than a minute after it was said
     command.acquire("detail")
     assert len(told) == 2
     budget.acquire("listing", wait=0)  # the poller's half
