@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bridge.demo.server import Fault, FaultKind, Received
-from tests.end_to_end.conftest import wait_until
+from tests.end_to_end.conftest import Bridge, wait_until
 from tests.faults.figures import Figures
 from tests.faults.judge import Judge
 from tests.faults.site import Site
@@ -216,6 +216,12 @@ def two_tickets(long: bool) -> list[Figures]:
         ]
 
 
+def paused(bridge: Bridge, sentence: str) -> set[str]:
+    """Connectors that the newest process says are paused, once or again."""
+    lines = [line for line in bridge.log().splitlines() if sentence in line]
+    return {name for name in PSAS if any(re.search(rf"connector\W+{name}\b", line) for line in lines)}
+
+
 def sees_nothing(rights: dict[str, Any], long: bool) -> list[Figures]:
     """The API users may create but not search. Restarts, orderly ones and kills, make no more of what is not found."""
     restarts, per_start = 3, 10 if long else 4
@@ -231,7 +237,7 @@ def sees_nothing(rights: dict[str, Any], long: bool) -> list[Figures]:
                 site.again(0)
             process = site.processes[0][1]
             sentence = "still paused" if start else "connector paused"
-            wait_until(lambda: bridge.log().count(sentence) == len(PSAS), 60, "both connectors are paused")  # noqa: B023
+            wait_until(lambda: paused(bridge, sentence) == set(PSAS), 60, "both connectors are paused")  # noqa: B023
             assert {name: len(psa.creates()) for name, psa in both.items()} == wanted, f"start {start}"
             if start == restarts:
                 break
