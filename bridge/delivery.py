@@ -18,7 +18,7 @@ from bridge.companies import Companies
 from bridge.details import Details
 from bridge.following import Following
 from bridge.idempotency import Claim, Gate, IdempotencyStore, look_up_offsets, note_prefix
-from bridge.leases import STEP_MARGIN, Lease, LeaseKeeper
+from bridge.leases import LEASE_LOST, STEP_MARGIN, Lease, LeaseKeeper
 from bridge.models import Account, DeliveryState, Note, ReportKey, Ticket, TicketRef, nothing_but
 from bridge.news import News, NoteKind, facts
 from bridge.probe import Prober
@@ -97,7 +97,7 @@ class _Progress:
         except redis.RedisError as error:
             raise Unavailable("the store (Redis) does not answer; progress cannot be saved") from error
         if not saved:
-            raise Unavailable("this worker lost its lease on the delivery; whoever holds it now goes on")
+            raise Unavailable(LEASE_LOST)
         self.saved[key] = value
 
 
@@ -301,13 +301,11 @@ class Turn:
     def after_creating(self) -> set[str]:
         """What a ticket that was just made still needs."""
         todo = {"complete"}
-        if self.claim.former is None:
-            todo.update(Arrivals(self.store).comments(self.claim.report_id))
         if type(self.connector).look is not Connector.look:
             todo.add("status")
         if self.claim.former is not None:
-            todo.add("continued")
-        return todo
+            return todo | {"continued"}
+        return todo.union(Arrivals(self.store).comments(self.claim.report_id))
 
     def look_up(self) -> None:
         """An earlier create is in doubt: adopt what it made, or create once `settle` is over."""

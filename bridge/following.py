@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from bridge import notes, reconcile
+from bridge.leases import LEASE_LOST
 from bridge.models import DeliveryState, IncidentReport, Note, TicketRef, TicketState
 from bridge.news import News, NoteKind, compare, facts
 from bridge.reconcile import Step
@@ -50,6 +51,10 @@ class Plan:
     @classmethod
     def read(cls, text: str) -> Plan:
         return cls(**json.loads(text))
+
+
+def _joined(*remarks: str) -> str:
+    return "; ".join(filter(None, remarks))
 
 
 class Following:
@@ -127,18 +132,13 @@ class Following:
             return
         close, left = False, ""
         if state is not None and not state.closed:
-            untouched = self.connector.untouched(state)
-            if self.settings.on_close == "note":
-                left = "on_close is note"
-            elif reconcile.moved_on(self.claim, state, untouched=untouched, now=self.store.now()):
-                left = f"a person has moved it on (status {state.status_name or state.status})"
-            else:
-                close = True
+            left = "on_close is note" if self.settings.on_close == "note" else self.moved_on(state)
+            close = not left
         fate = "This ticket is closed." if close else f"It is left open, because {left}." if left else ""
         remark = f"left open: {left}" if left else ""
         news = compare(self.claim.facts, self.report)
         plan = self.note_plan("end", NoteKind.ENDED, news, fate)
-        self.carry_out(replace(plan, close=close, remark="; ".join(filter(None, (remark, plan.remark)))))
+        self.carry_out(replace(plan, close=close, remark=_joined(remark, plan.remark)))
 
     # -- open again ----------------------------------------------------------------------------------------------------
 
@@ -172,13 +172,15 @@ class Following:
 
     def note_plan(self, step: str, kind: NoteKind, news: News | None, fate: str) -> Plan:
         """The plan for a note; its key follows from what it tells, so that it is the same whenever it is made."""
-        moment = self.report.updated_at or self.report.closed_at
-        told = "\0".join((self.claim.facts, facts(self.report), str(moment), str(self.claim.version)))
+        now = facts(self.report)
         if step == "end":  # also when the store was lost meanwhile
-            told = "\0".join((self.report.status, str(self.report.closed_at), str(self.claim.ends)))
-        key = f"{kind}-{hashlib.sha256(told.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-        note, problems = self.turn.rendered_note(kind, key=key, news=news, fate=fate)
-        return Plan(step, self.claim.version, facts(self.report), note.key, note.title, note.text, remark=problems)
+            told: tuple[str, ...] = (self.report.status, str(self.report.closed_at), str(self.claim.ends))
+        else:
+            moment = self.report.updated_at or self.report.closed_at
+            told = (self.claim.facts, now, str(moment), str(self.claim.version))
+        digest = hashlib.sha256("\0".join(told).encode("utf-8", "surrogatepass")).hexdigest()
+        note, problems = self.turn.rendered_note(kind, key=f"{kind}-{digest[:8]}", news=news, fate=fate)
+        return Plan(step, self.claim.version, now, note.key, note.title, note.text, remark=problems)
 
     def carry_out(self, plan: Plan, *, resumed: bool = False) -> None:
         if plan.key:
@@ -187,7 +189,7 @@ class Following:
                 return
             plan = told
         if plan.close and resumed and (why := self.overtaken()):
-            plan = replace(plan, close=False, remark="; ".join(filter(None, (why, plan.remark))))
+            plan = replace(plan, close=False, remark=_joined(f"left open: {why}", plan.remark))
         if plan.close:
             self.turn.request_step()
             try:
@@ -221,13 +223,13 @@ class Following:
                 )
                 return None
         if not self.store.plan(claim, plan.as_json(), sending=True):
-            raise Unavailable("this worker lost its lease on the delivery; whoever holds it now goes on")
+            raise Unavailable(LEASE_LOST)
         try:
             self.turn.note(self.ref, Note(plan.key, plan.title, plan.text))
         except Rejected as refused:
             self.look()  # a ticket that is gone takes no note either
             self.log.warning("note refused", ticket_id=self.ref.id, reason=str(refused))
-            return replace(plan, remark="; ".join(filter(None, (plan.remark, f"{self.turn.doing} failed: {refused}"))))
+            return replace(plan, remark=_joined(plan.remark, f"{self.turn.doing} failed: {refused}"))
         except (Unavailable, Misconfigured):
             self.store.plan(claim, plan.as_json(), sending=False)
             raise
@@ -237,13 +239,15 @@ class Following:
     def overtaken(self) -> str:
         """Why the ticket is not closed after all: what came up since that was planned. '': nothing did."""
         if not self.report.over:
-            return "left open: the report is open again"
+            return "the report is open again"
         state = self.look()
-        if state is None or state.closed:
-            return ""
+        return "" if state is None or state.closed else self.moved_on(state)
+
+    def moved_on(self, state: TicketState) -> str:
+        """Why a ticket that is not closed is left to a person; '': nobody touched it."""
         untouched = self.connector.untouched(state)
         if reconcile.moved_on(self.claim, state, untouched=untouched, now=self.store.now()):
-            return f"left open: a person has moved it on (status {state.status_name or state.status})"
+            return f"a person has moved it on (status {state.status_name or state.status})"
         return ""
 
     def resolution(self, plan: Plan) -> str:
@@ -265,7 +269,7 @@ class Following:
             told=plan.version,
             facts=plan.facts,
             ended=True,
-            remark="; ".join(filter(None, (remark, plan.remark))),
+            remark=_joined(remark, plan.remark),
             told_note=plan.key,
         )
         self.store.release(self.claim)

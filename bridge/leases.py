@@ -16,6 +16,8 @@ from connectors.base import Unavailable
 
 log = structlog.get_logger(__name__)
 
+#: Why a worker does not go on with a delivery that another one may have by now.
+LEASE_LOST = "this worker lost its lease on the delivery; whoever holds it now goes on"
 #: Seconds between renewals.
 RENEW_EVERY = 2.0
 #: Seconds before a lease's end from which on nothing new is sent under it.
