@@ -41,7 +41,7 @@ from connectors.base import (
 #: `bridge.render_guard`: 10 of waiting and 40 of work.
 PREPARE_SECONDS = 120.0
 DETAILS_SECONDS = 20.0
-#: Longest seconds that quiet hours hold a delivery back before they are looked at again.
+#: Longest seconds for which quiet hours, or a snapshot that cannot be read, hold a delivery back before the next look.
 LONGEST_HOLD = 3600.0
 #: Steps that quiet hours hold back, and steps that tell an existing ticket what became of its report.
 HELD_BACK = frozenset({Step.CREATE, Step.UPDATE, Step.END, Step.REOPEN})
@@ -217,6 +217,9 @@ class Turn:
             Following(self, self.claim.ticket, self.claim.report).take(step)
         elif step is Step.CONSIDER:
             self.store.release(self.claim, considered=self.claim.version)
+        elif self.claim.report is None and self.claim.over != (self.claim.ended_at is not None):
+            reason = "the ticket exists; what the store has of its report was written by another version of the bridge"
+            self.store.release(self.claim, reason=reason, kind="unreadable", delay=LONGEST_HOLD)
         else:
             self.store.release(self.claim)
 
@@ -240,8 +243,7 @@ class Turn:
         left = ", ".join([*(notes.what(item) for item in sorted(self.claim.todo)), *self.untold()])
         self.log.error("given up: workers end over this ticket again and again", left=left)
         remark = f"{self.claim.lapsed} workers in a row ended over this ticket; not done: {left}"
-        over = self.claim.report is not None and self.claim.report.over
-        self.store.tell(self.claim, told=self.claim.version, ended=over, remark=remark)
+        self.store.tell(self.claim, told=self.claim.version, ended=self.claim.over, remark=remark)
         self.store.release(self.claim, done=self.claim.todo, considered=self.claim.version)
 
     def untold(self) -> list[str]:
@@ -569,7 +571,7 @@ class Turn:
             key, text = Arrivals(self.store).comment(self.claim.report_id, item)
             if text:
                 self.note(ref, self.rendered_note(NoteKind.COMMENT, key=key, comment=text)[0])
-        elif item.startswith(notes.RESOLUTION) and not (self.claim.report and self.claim.report.over):
+        elif item.startswith(notes.RESOLUTION) and not self.claim.over:
             self.note(ref, notes.not_resolved(item, self.store.unresolved(self.claim.report_id)))
         return None
 

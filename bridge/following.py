@@ -84,7 +84,7 @@ class Following:
             else:
                 self.reopen()
         except Gone as gone:
-            if self.report.over or self.claim.ended_at is None:
+            if self.claim.over or self.claim.ended_at is None:
                 self.give_up(str(gone))
             else:
                 self.anew()  # a person's doing ended with the incident; this is one more
@@ -238,7 +238,7 @@ class Following:
 
     def overtaken(self) -> str:
         """Why the ticket is not closed after all: what came up since that was planned. '': nothing did."""
-        if not self.report.over:
+        if not self.claim.over:
             return "the report is open again"
         state = self.look()
         return "" if state is None or state.closed else self.moved_on(state)

@@ -99,6 +99,7 @@ class Claim:
     told: int
     considered: int
     version: int
+    #: As stored; None: it cannot be read, another version wrote it.
     report: IncidentReport | None
     progress: Mapping[str, str]
     #: What the ticket was told, as `bridge.news.facts` wrote it; '': not known.
@@ -107,6 +108,8 @@ class Claim:
     #: may be out; None: none can be.
     plan: str = ""
     planned_at: float | None = None
+    #: Is the report over, as the store has it?
+    over: bool = False
     #: When the ticket was told that the report is over.
     ended_at: float | None = None
     #: How often the ticket was told so.
@@ -447,6 +450,7 @@ class IdempotencyStore:
             facts=fields.get("facts", ""),
             plan=fields.get("plan", ""),
             planned_at=seconds(fields.get("planned_at")) or None,
+            over=report.get("over") == "1",
             ended_at=seconds(fields.get("ended_at")),
             ends=number(fields.get("ends")),
             made_at=seconds(fields.get("creating_at")),

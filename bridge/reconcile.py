@@ -85,11 +85,11 @@ def _following_step(claim: Claim) -> Step:
         return Step.FOLLOW_UP
     newer = claim.version > max(claim.told, claim.considered)
     if claim.report is not None:
-        if claim.report.over and claim.ended_at is None:
+        if claim.over and claim.ended_at is None:
             return Step.END
-        if not claim.report.over and claim.ended_at is not None:
+        if not claim.over and claim.ended_at is not None:
             return Step.REOPEN
-        if newer and not claim.report.over:
+        if newer and not claim.over:
             return Step.UPDATE
     if newer:
         return Step.CONSIDER

@@ -30,16 +30,7 @@ local comments = P .. 'comments:' .. report
 if ARGV[14] ~= '' and redis.call('HSETNX', comments, event, string.format('%015.0f ', now) .. ARGV[14]) == 1 then
   redis.call('PEXPIRE', comments, ARGV[15])
   for _, connector in ipairs(cjson.decode(ARGV[16])) do
-    local delivery = redis.call('HMGET', delivery_key(connector, report), 'state', 'owner', 'todo')
-    if delivery[1] then
-      local todo = cjson.decode(delivery[3] or '[]')
-      todo[#todo + 1] = string.format('comment-%015.0f-', now) .. event
-      redis.call('HSET', delivery_key(connector, report), 'todo', cjson.encode(todo))
-      if (delivery[1] == 'created' or delivery[1] == 'closed') and not delivery[2] then
-        redis.call('HDEL', delivery_key(connector, report), 'next_at') -- of what it waits for, such as its first status
-        schedule(connector, report, now)
-      end
-    end
+    add_todo(connector, report, string.format('comment-%015.0f-', now) .. event)
   end
 end
 wake()

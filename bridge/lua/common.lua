@@ -121,12 +121,35 @@ local function behind(report, its)
   return num(now_is[1]) > math.max(num(its[1]), num(its[2])) or (now_is[2] == '1') ~= (its[3] and true or false)
 end
 
--- Is there anything to do for a delivery?
-local function unfinished(connector, report)
+-- Is there anything to do for a delivery? Things to do that are in the set `later`, if one is given, do not count.
+local function unfinished(connector, report, later)
   local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'todo', 'plan', 'told', 'considered', 'ended_at')
   if its[1] == 'pending' or its[1] == 'creating' then return true end
   if its[1] ~= 'created' and its[1] ~= 'closed' then return false end
-  return (its[2] or '[]') ~= '[]' or (its[3] or '') ~= '' or behind(report, {its[4], its[5], its[6]})
+  for _, item in ipairs(cjson.decode(its[2] or '[]')) do
+    if not (later and later[item]) then return true end
+  end
+  return (its[3] or '') ~= '' or behind(report, {its[4], its[5], its[6]})
+end
+
+-- There is news for a delivery without an owner: what it waits for, such as its first status, holds it up no longer.
+local function due_now(connector, report)
+  redis.call('HDEL', delivery_key(connector, report), 'next_at')
+  schedule(connector, report, now)
+end
+
+-- One more thing to do for a delivery, as soon as its ticket exists.
+local function add_todo(connector, report, item)
+  local key = delivery_key(connector, report)
+  local its = redis.call('HMGET', key, 'state', 'owner', 'todo')
+  if not its[1] then return end
+  local todo = {}
+  for _, each in ipairs(cjson.decode(its[3] or '[]')) do
+    if each ~= item then todo[#todo + 1] = each end
+  end
+  todo[#todo + 1] = item
+  redis.call('HSET', key, 'todo', cjson.encode(todo))
+  if (its[1] == 'created' or its[1] == 'closed') and not its[2] then due_now(connector, report) end
 end
 
 -- The poller's safety net: what has something to do, and has no owner, must be scheduled.

@@ -38,8 +38,7 @@ for _, pair in ipairs(connectors) do
     if its[4] and not over then redis.call('HDEL', delivery, 'adopt') end
     local told = its[1] == 'created' or its[1] == 'closed'
     if (told and not its[2]) or (its[1] == 'pending' and its[3] == 'quiet') then
-      redis.call('HDEL', delivery, 'next_at') -- what it waits for may hold no longer
-      schedule(connector, report, now)
+      due_now(connector, report)
     elseif redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
       schedule(connector, report, now)
     end

@@ -595,3 +595,18 @@ def test_a_ticket_linked_by_hand_takes_what_is_now_for_told(stage: Stage, psa: P
     assert psa.ids(1) == [id]
     assert told(psa) == []
     assert Absences(stage.store).missing() == []
+
+
+def test_a_snapshot_that_this_version_cannot_read_keeps_no_worker_busy(stage: Stage, psa: Psa) -> None:
+    opened(stage)
+    stage.report(1, status="closed")
+    snapshot = str(stage.store.client.hget(stage.store.key("report:1"), "snapshot"))
+    stage.store.client.hset(stage.store.key("report:1"), "snapshot", '{"id": "of another version"}')
+    assert len(stage.work()) <= 2, "once to see the change, once to see that it cannot be told"
+    waiting = delivery(stage, psa)
+    assert (waiting.state, told(psa)) == (DeliveryState.CREATED, [])
+    assert "another version" in waiting.reason
+    stage.store.client.hset(stage.store.key("report:1"), "snapshot", snapshot)
+    stage.work(3600)
+    assert delivery(stage, psa).state is DeliveryState.CLOSED
+    assert len(told(psa)) == 1
