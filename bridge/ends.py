@@ -98,7 +98,7 @@ class Ends:
             elif each.organization_id not in still:
                 self._not_over(each, "neither does it list its organization")
             elif each.report is not None:
-                self.end(replace(each.report, status=UNLISTED))
+                self.end([replace(each.report, status=UNLISTED)])
 
     def confirm(
         self, source: HuntressClient, account: Account, read: Read, *, incidents: bool, patience: float = PATIENCE
@@ -116,9 +116,10 @@ class Ends:
         try:
             fresh = [missing for missing in due.values() if isinstance(missing.key, int) and not missing.asked]
             if len(fresh) > 1:
-                for report in self._among_newest(source, account, fresh, patience):
-                    self.end(report)
-                    del due[report.key]
+                for ended in self._among_newest(source, account, fresh, patience):
+                    self.end(ended)
+                    for report in ended:
+                        del due[report.key]
                 patience = PATIENCE
             for missing in list(due.values())[:MOST_SINGLE_READS]:
                 self.leadership.alive()
@@ -131,17 +132,20 @@ class Ends:
 
     def _among_newest(
         self, source: HuntressClient, account: Account, missing: Sequence[Missing], patience: float
-    ) -> Iterator[IncidentReport]:
-        """Those of `missing` that the newest changes show to be over; what they do not tell is read one by one."""
+    ) -> Iterator[list[IncidentReport]]:
+        """Those of `missing` that the newest changes show to be over, by pages; the others are read one by one."""
         wanted = {each.key for each in missing}
         earliest = min(each.last_listed_at for each in missing) - SLACK
         try:
             for page, reports in enumerate(source.changed_reports(patience), start=1):
                 self.leadership.alive()
-                for report in reports:
-                    if report.key in wanted and report.over and report.account_id in (None, account.id):
-                        wanted.discard(report.key)
-                        yield report
+                ended = [
+                    report
+                    for report in reports
+                    if report.key in wanted and report.over and report.account_id in (None, account.id)
+                ]
+                wanted.difference_update(report.key for report in ended)
+                yield ended
                 if not wanted or page > len(missing) / PAGE_SIZE or older(reports, earliest):
                     return
         except SourceError as error:
@@ -164,7 +168,7 @@ class Ends:
         if report.account_id not in (None, account.id):
             self._not_over(missing, f"says that it belongs to another account ({report.account_id})")
         elif report.over:
-            self.end(report)
+            self.end([report])
         else:
             self._not_over(missing, f"says that its status is {report.status or 'not given'}", first=STILL_OPEN)
 
@@ -173,27 +177,35 @@ class Ends:
         log.warning("a report is no longer listed and not known to be over", report_id=missing.key, why=why)
         self.absences.ask_later(self.leadership.number, missing.key, why, first=first)
 
-    def end(self, report: IncidentReport) -> None:
-        """Records that a report is over; its tickets are told by the workers."""
-        log.info("report is over", report_id=report.key, status=report.status)
-        self._observe(report)
+    def end(self, reports: Sequence[IncidentReport]) -> None:
+        """Records that reports are over; their tickets are told by the workers."""
+        for report in reports:
+            log.info("report is over", report_id=report.key, status=report.status)
+        self._observe(reports)
 
-    def _observe(self, report: IncidentReport, *, adopt: bool = False) -> None:
-        known = self.store.report(report.key)
-        if known is not None:  # a listing per organization knows more than a report says of itself
-            report = replace(
-                report,
-                organization_id=report.organization_id or known.organization_id,
-                account_id=report.account_id or known.account_id,
-            )
-            if report.kind is not Kind.INCIDENT_REPORT:  # only its single read has one, so that is no news
-                report = replace(report, summary=known.summary)
+    def _observe(self, reports: Sequence[IncidentReport], *, adopt: bool = False) -> None:
         routes = self.routes()
-        names = routes.connectors(report) if adopt else list(routes.connectors_settings)
-        pairs = [(name, routes.reference(report, name)) for name in names]
-        if not adopt:  # tickets of a connector that is left out for a while hear of it when it is back
-            pairs += [(name, "") for name in self.store.connectors() - routes.connectors_settings.keys()]
-        self.store.observe(self.leadership.number, [(report, pairs)], adopt=adopt)
+        # Tickets of a connector that is left out for a while hear of it when it is back.
+        absent = set[str]() if adopt else self.store.connectors() - routes.connectors_settings.keys()
+        ended = []
+        for report in map(self._with_what_is_known, reports):
+            names = routes.connectors(report) if adopt else list(routes.connectors_settings)
+            pairs = [(name, routes.reference(report, name)) for name in names]
+            ended.append((report, [*pairs, *((name, "") for name in absent)]))
+        self.store.observe(self.leadership.number, ended, adopt=adopt)
+
+    def _with_what_is_known(self, report: IncidentReport) -> IncidentReport:
+        """A listing per organization knows more than a report says of itself."""
+        known = self.store.report(report.key)
+        if known is None:
+            return report
+        return replace(
+            report,
+            organization_id=report.organization_id or known.organization_id,
+            account_id=report.account_id or known.account_id,
+            # Of escalations and platform actions only the single read has one, so that is no news.
+            summary=report.summary if report.kind is Kind.INCIDENT_REPORT else known.summary,
+        )
 
     def catch_up(self, source: HuntressClient, account: Account, dialect: Dialect) -> None:
         """Once in a store's life: reports that ended in the last days may have tickets that do not know.
@@ -217,12 +229,14 @@ class Ends:
         count = 0
         for page, reports in enumerate(source.changed_reports(), start=1):
             self.leadership.alive()
+            ended = []
             for report in reports:
                 ended_at = report.closed_at or report.updated_at
                 lately = ended_at is None or ended_at.timestamp() >= since
                 if lately and report.over and report.sent_at is not None and report.account_id in (None, account.id):
-                    self._observe(replace(report, account_id=account.id), adopt=True)
-                    count += 1
+                    ended.append(replace(report, account_id=account.id))
+            self._observe(ended, adopt=True)
+            count += len(ended)
             if older(reports, since) or page == CATCH_UP_PAGES:
                 break
         return count

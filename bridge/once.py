@@ -16,6 +16,7 @@ from bridge.printing import explained, explained_deliveries
 from bridge.processes import Process
 from bridge.reconcile import LATER
 from bridge.rendering import RenderInput
+from bridge.report_list import ReportSource
 from bridge.runtime import Runtime, make_routes
 from connectors.base import Outcome
 
@@ -170,14 +171,6 @@ def rehearse(runtime: Runtime) -> Iterator[Rehearsed]:
 
 
 def _open_reports(runtime: Runtime, organization_ids: list[int]) -> Iterator[IncidentReport]:
-    source, settings = runtime.assembly.source, runtime.settings
-    dialect = settings.huntress.dialect
-    if dialect == "auto":
-        dialect = source.detect_dialect() or "reports"
-    by_organization = settings.poll.scope == "organization" or (settings.poll.scope == "auto" and dialect == "reports")
-    if not by_organization:
-        yield from source.open_reports(dialect).reports
-        return
-    for organization_id in organization_ids:
-        for report in source.open_reports(dialect, organization_id).reports:
-            yield replace(report, organization_id=report.organization_id or organization_id)
+    source = ReportSource.chosen(runtime.assembly.source, runtime.settings, runtime.store)
+    for scope in source.scopes(None, organization_ids):
+        yield from source.client.open_reports(source.dialect, scope).reports

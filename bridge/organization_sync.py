@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import redis
 import structlog
 
+from bridge.accounts import own_account
 from bridge.bookkeeping import Bookkeeping
 from bridge.companies import Companies, normalized
 from bridge.delivery import Service
-from bridge.huntress import HuntressClient, SourceError, SourceRefused
+from bridge.huntress import HuntressClient, SourceError
 from bridge.idempotency import IdempotencyStore
 from bridge.leadership import Leadership
 from bridge.models import Organization
@@ -58,17 +59,8 @@ class Changes:
 
 
 def whole_list(source: HuntressClient, store: IdempotencyStore) -> dict[int, Organization]:
-    """Every organization by its id, from one complete listing. Raises `SourceError`, also for another account's key.
-
-    Another account's list would look as if every organization had been removed.
-    """
-    account = source.account()
-    stored = store.recall("account_id")
-    if stored and int(stored) != account.id:
-        raise SourceRefused(
-            f"the API key belongs to Huntress account {account.id}, but this store is of account {stored}; check "
-            "[huntress] api_key and account_id"
-        )
+    """Every organization by its id, from one complete listing. Raises `SourceError`, also for another account's key."""
+    own_account(source, store)
     return {organization.id: organization for organization in source.organizations(whole=True)}
 
 

@@ -16,6 +16,7 @@ from functools import partial
 import redis
 import structlog
 
+from bridge.accounts import own_account
 from bridge.arrivals import Arrivals
 from bridge.bookkeeping import Bookkeeping
 from bridge.ends import PATIENCE as PATIENCE_FOR_ENDS
@@ -58,10 +59,6 @@ def _tells_absence(cycle: Cycle, dialect: Dialect) -> bool:
     Under `reports` nobody is asked about it, and an item that cannot be read may be the one that seems to be absent.
     """
     return dialect == "incident_reports" or not cycle.nameless
-
-
-class SourceMismatch(SourceRefused):
-    """The key belongs to another account than the one this store was made for."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +181,7 @@ class Poller:
         self.organizations(source)
         dialect, decided = self.dialect(source)
         self._dialect = dialect
-        scope = self.settings().poll.scope
-        if scope == "auto":
-            scope = "account" if dialect == "incident_reports" else "organization"
+        scope = self.settings().poll.scope_for(dialect)
         self.books.save_poll(dialect=dialect, scope=scope)
         if scope == "account":
             self._expect(requests=2)
@@ -337,17 +332,11 @@ class Poller:
     def account(self, source: HuntressClient) -> Account:
         """The account the key belongs to; asked for once a process, and again after trouble.
 
-        Raises `SourceMismatch` when the store belongs to another account: its tickets would be taken for ended ones.
+        Raises `SourceError`, as `own_account` does.
         """
         if self._account is not None:
             return self._account
-        account = source.account()
-        stored = self.store.recall("account_id")
-        if stored and int(stored) != account.id:
-            raise SourceMismatch(
-                f"the API key belongs to Huntress account {account.id}, but this store holds the deliveries of account "
-                f"{stored}; check [huntress] api_key and account_id, or give the new account another [redis] namespace"
-            )
+        account = own_account(source, self.store)
         self.store.remember("account_id", str(account.id))
         self.store.remember("account_name", account.name)
         self.store.remember("subdomain", account.subdomain)

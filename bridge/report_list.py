@@ -29,8 +29,7 @@ class ReportSource:
                 dialect = "incident_reports" if kept == "incident_reports" else "reports"
             else:
                 dialect = client.detect_dialect() or "reports"
-        scope = settings.poll.scope
-        return cls(client, dialect, scope == "organization" or (scope == "auto" and dialect == "reports"))
+        return cls(client, dialect, settings.poll.scope_for(dialect) == "organization")
 
     def scopes(self, organization_id: int | None, served: Sequence[int]) -> list[int | None]:
         """What is listed, one after the other: organizations, or None for the whole account."""

@@ -68,6 +68,12 @@ class PollSettings(SettingsModel):
     scope: Literal["auto", "account", "organization"] = "auto"
     not_before: NotBefore = ""
 
+    def scope_for(self, dialect: str) -> Literal["account", "organization"]:
+        """Is the account listed as a whole, or each organization by itself, which takes a request each?"""
+        if self.scope == "auto":
+            return "account" if dialect == "incident_reports" else "organization"
+        return self.scope
+
 
 class SourcesSettings(SettingsModel):
     """What becomes a ticket beside incident reports."""

@@ -226,7 +226,7 @@ def test_what_ended_while_a_connector_was_left_out_is_told_when_it_is_back(make:
     assert leadership.attempt()
     report = without.store.report(1)
     assert report is not None
-    Ends(without.store, without.runtime.routes, leadership).end(replace(report, status="closed"))
+    Ends(without.store, without.runtime.routes, leadership).end([replace(report, status="closed")])
     leadership.stop()
     stage.work()
     assert [is_closed(stage, systems.psa(name)) for name in PSAS] == [True, True]
