@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -16,12 +16,16 @@ from bridge.models import SETTLED, Delivery, DeliveryState, Ticket
 from bridge.text import shorten
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bridge.once import OnceResult, Rehearsed
     from bridge.runtime import Runtime
 
 
 #: Characters of a severity that are shown; the source may send any text as one.
 SEVERITY_SHOWN = 20
+#: Columns of deliveries that are not wrapped; the reason, behind them, is.
+_UNBROKEN = ("report", "organization", "connector", "severity", "state", "ticket", "attempts", "next attempt")
 
 
 def moment(seconds: float | None) -> str | None:
@@ -32,6 +36,47 @@ def moment(seconds: float | None) -> str | None:
 def one_line(text: str) -> str:
     """Text of the outside world on one line of a terminal, without anything that steers it."""
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def terminal() -> Console:
+    """Standard output for people; what reads it from a pipe gets lines as long as a wide terminal's."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else max(160, shutil.get_terminal_size().columns))
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    clean: Callable[[str], str],
+    *,
+    unbroken: Collection[str] = (),
+) -> None:
+    """A table for people; cells of `unbroken` columns are not wrapped."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name in unbroken)
+    for row in rows:
+        table.add_row(*(Text(one_line(clean(cell))) for cell in row))
+    terminal().print(table)
+
+
+def _cells(delivery: Delivery) -> tuple[str, ...]:
+    ticket = (delivery.ticket.number or delivery.ticket.id) if delivery.ticket else ""
+    return (
+        str(delivery.report_id),
+        str(delivery.organization_id or "not given"),
+        delivery.connector,
+        shorten(delivery.severity, SEVERITY_SHOWN),
+        str(delivery.state),
+        ticket,
+        str(delivery.attempts),
+        moment(delivery.next_attempt_at) or "",
+        delivery.reason,
+    )
 
 
 def explained(delivery: Delivery, waiting: Mapping[str, str]) -> Delivery:
@@ -80,40 +125,11 @@ def print_deliveries(
     clean: Callable[[str], str],
 ) -> None:
     """A table for people."""
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else max(160, shutil.get_terminal_size().columns))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "report",
-        "organization",
-        "connector",
-        "severity",
-        "state",
-        "ticket",
-        "attempts",
-        "next attempt",
-        "reason",
-    ):
-        table.add_column(name, overflow="fold", no_wrap=name != "reason")
-    for delivery in deliveries:
-        ticket = (delivery.ticket.number or delivery.ticket.id) if delivery.ticket else ""
-        cells = (
-            str(delivery.report_id),
-            str(delivery.organization_id or "not given"),
-            delivery.connector,
-            shorten(delivery.severity, SEVERITY_SHOWN),
-            str(delivery.state),
-            ticket,
-            str(delivery.attempts),
-            moment(delivery.next_attempt_at) or "",
-            delivery.reason,
-        )
-        table.add_row(*(Text(one_line(clean(cell))) for cell in cells))
+    console = terminal()
     if deliveries:
-        console.print(table)
+        print_table((*_UNBROKEN, "reason"), map(_cells, deliveries), clean, unbroken=_UNBROKEN)
     else:
         console.print("no deliveries")
     for pause in pauses:

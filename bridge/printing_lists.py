@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -14,7 +12,7 @@ from bridge.csv_output import csv_row
 from bridge.models import Agent, IncidentReport, Membership, Organization
 from bridge.organization_list import Place
 from bridge.organization_sync import Changes
-from bridge.printing import one_line
+from bridge.printing import one_line, print_table
 from bridge.text import one_line as clean_line
 from bridge.text import shorten
 
@@ -41,21 +39,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(inner) for name, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], clean: Callable[[str], str]) -> None:
-    """A table for people."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(width=None if sys.stdout.isatty() else max(160, shutil.get_terminal_size().columns))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(one_line(clean(cell))) for cell in row))
-    console.print(table)
 
 
 # -- organizations -----------------------------------------------------------------------------------------------------
