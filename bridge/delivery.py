@@ -101,6 +101,13 @@ class _Progress:
         self.saved[key] = value
 
 
+def pause_as_asked(store: IdempotencyStore, connector: str, outcome: Outcome) -> None:
+    """Pauses a connector for as long as the ticket system asked for, 15 minutes at most; without such a wish nothing."""
+    retry_after = getattr(outcome, "retry_after", None)
+    if retry_after:
+        store.pause(connector, "rate", min(float(retry_after), 900.0), str(outcome))
+
+
 class Deliverer:
     """Takes turns at deliveries. Shared by the worker's threads."""
 
@@ -626,9 +633,7 @@ class Turn:
 
     def pause_for(self, outcome: Outcome) -> None:
         """What an outcome means for the whole connector."""
-        retry_after = getattr(outcome, "retry_after", None)
-        if retry_after:
-            self.store.pause(self.claim.connector, "rate", min(float(retry_after), 900.0), str(outcome))
+        pause_as_asked(self.store, self.claim.connector, outcome)
         if isinstance(outcome, Misconfigured):
             self.prober.suspect(self.service, str(outcome))
 

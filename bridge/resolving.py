@@ -17,7 +17,7 @@ import redis
 import structlog
 
 from bridge.bookkeeping import Bookkeeping
-from bridge.delivery import Service
+from bridge.delivery import Service, pause_as_asked
 from bridge.huntress import (
     HuntressClient,
     SourceDeclined,
@@ -163,9 +163,7 @@ class Resolving:
                 state = services[name].connector.look(ref)
             except Outcome as outcome:
                 log.info("a ticket cannot be looked at", connector=name, ticket_id=ref.id, reason=str(outcome))
-                retry_after = getattr(outcome, "retry_after", None)
-                if retry_after:
-                    self.store.pause(name, "rate", min(float(retry_after), 900.0), str(outcome))
+                pause_as_asked(self.store, name, outcome)
                 return False
             except redis.RedisError:
                 raise
