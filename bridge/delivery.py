@@ -102,7 +102,7 @@ class _Progress:
 
 
 def pause_as_asked(store: IdempotencyStore, connector: str, outcome: Outcome) -> None:
-    """Pauses a connector for as long as the ticket system asked for, 15 minutes at most; without such a wish nothing."""
+    """Pauses a connector as long as the ticket system asked for, 15 minutes at most; without such a wish not at all."""
     retry_after = getattr(outcome, "retry_after", None)
     if retry_after:
         store.pause(connector, "rate", min(float(retry_after), 900.0), str(outcome))
