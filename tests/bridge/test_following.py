@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,41 +18,13 @@ from bridge.ends import Ends
 from bridge.idempotency import LEASE
 from bridge.leadership import Leadership
 from bridge.models import Delivery, DeliveryState, Remediation
-from tests.bridge.stage import Stage, Systems
+from tests.bridge.stage import MakeStage, Stage, Systems
 from tests.psa import PSAS, Psa, reference
 
-MakeStage = Callable[..., Stage]
 #: Seconds after which no status of a new ticket counts as its first any more.
 SETTLED = 150.0
 #: How either ticket system says no for good.
 REFUSAL = {"code": "InvalidObject", "message": "not here", "errors": ["not here"]}
-
-
-@pytest.fixture
-def systems() -> Iterator[Systems]:
-    with Systems().running() as systems:
-        yield systems
-
-
-@pytest.fixture
-def make(redis_url: str, tmp_path: Path, systems: Systems) -> Iterator[MakeStage]:
-    with contextlib.ExitStack() as stack:
-
-        def make(*names: str, tables: dict[str, Any] | None = None, **settings: Any) -> Stage:
-            connectors = {name: systems.table(name, **settings) for name in names}
-            return stack.enter_context(Stage(redis_url, tmp_path, systems, connectors, **(tables or {})))
-
-        yield make
-
-
-@pytest.fixture(params=PSAS)
-def psa(request: pytest.FixtureRequest, systems: Systems) -> Psa:
-    return systems.psa(request.param)
-
-
-@pytest.fixture
-def stage(make: MakeStage, psa: Psa) -> Stage:
-    return make(psa.name)
 
 
 def opened(stage: Stage, **fields: Any) -> None:
