@@ -248,12 +248,17 @@ def test_on_close(make: MakeStage, psa: Psa, on_close: str, notes: int) -> None:
     assert f"on_close is {on_close}" in delivery(stage, psa).reason
 
 
-def test_a_close_that_is_refused_is_one_note_and_one_reason(stage: Stage, psa: Psa) -> None:
-    opened(stage)
+def refuse_closing(psa: Psa) -> None:
+    """Closing takes a time entry, which no ticket has."""
     if isinstance(psa.state, PretendAutotask):
         psa.state.rules.refuses_completion = "A time entry is required"
     else:
         psa.state.require_time_entry = True
+
+
+def test_a_close_that_is_refused_is_one_note_and_one_reason(stage: Stage, psa: Psa) -> None:
+    opened(stage)
+    refuse_closing(psa)
     ended(stage)
     refused = delivery(stage, psa)
     assert refused.state is DeliveryState.CREATED
@@ -307,10 +312,7 @@ def test_a_ticket_deleted_while_its_note_is_in_doubt_is_gone(stage: Stage, psa: 
 def test_a_ticket_that_takes_neither_the_close_nor_a_note_is_left_with_one_reason(stage: Stage, psa: Psa) -> None:
     opened(stage)
     note_fault(psa, "status", status=400 if psa.name == "psa" else 500, times=None, body=REFUSAL)
-    if isinstance(psa.state, PretendAutotask):
-        psa.state.rules.refuses_completion = "A time entry is required"
-    else:
-        psa.state.require_time_entry = True
+    refuse_closing(psa)
     ended(stage)
     refused = delivery(stage, psa)
     assert refused.state is DeliveryState.CREATED
