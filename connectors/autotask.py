@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from bridge.models import Agent, Company, Note, Organization, Ticket, TicketRef, TicketState
-from connectors.autotask_api import AutotaskApi, Refused, Unanswered
+from connectors.autotask_api import AutotaskApi, Refused, Unanswered, made_despite
 from connectors.autotask_catalog import Catalog
 from connectors.autotask_check import findings
 from connectors.autotask_companies import Companies
@@ -33,8 +33,6 @@ from connectors.base import (
     Finding,
     Misconfigured,
     NameOrId,
-    Outcome,
-    OutcomeUnknown,
     Progress,
     Rejected,
     TemplatePart,
@@ -188,21 +186,10 @@ class Autotask(Connector):
     def create(self, prepared: PreparedTicket, progress: Progress) -> TicketRef:
         """One `POST /Tickets`. A refusal comes as a status 500, so it is believed only after a look-up."""
         try:
-            answer = self.api.call("POST", "Tickets", intent="create", json=dict(prepared.body))
+            made = self._ref({"id": self.api.change("POST", "Tickets", dict(prepared.body), intent="create")})
         except Refused as refused:
-            made = self._despite(refused, prepared.reference)
-        else:
-            made = self._ref({"id": self.api.changed(answer)})
+            made = made_despite(refused, "ticket", lambda: self.find(prepared.reference))[0]
         return replace(made, status=str(prepared.body["status"]))
-
-    def _despite(self, refused: Refused, reference: str) -> TicketRef:
-        try:
-            found = self.find(reference)
-        except Outcome as failed:
-            raise OutcomeUnknown(f"{refused}; and whether the ticket exists could not be asked: {failed}") from None
-        if found:
-            return found[0]
-        raise refused
 
     def _ref(self, item: Mapping[str, Any]) -> TicketRef:
         ticket_id = item.get("id")
@@ -249,10 +236,7 @@ class Autotask(Connector):
     def _patch_reference(self, item: Mapping[str, Any], reference: str) -> None:
         body: dict[str, Any] = {"id": item["id"]}
         self._write_reference(body, reference)
-        self._patch(body)
-
-    def _patch(self, body: Mapping[str, Any]) -> None:
-        self.api.changed(self.api.call("PATCH", "Tickets", intent="update", json=body))
+        self.api.change("PATCH", "Tickets", body)
 
     def note(self, ref: TicketRef, reference: str, note: Note, progress: Progress | None = None) -> None:
         """An internal note; one that is there already is not added again."""
@@ -266,7 +250,7 @@ class Autotask(Connector):
         try:
             host = find_host(self.api, item.get("companyID"), agent)
             if host is not None:
-                self._patch({"id": item["id"], "configurationItemID": host})
+                self.api.change("PATCH", "Tickets", {"id": item["id"], "configurationItemID": host})
         except (Misconfigured, Rejected, Unanswered) as refused:
             log.warning("host not linked", connector=self.name, ticket=item.get("id"), reason=str(refused))
 

@@ -241,8 +241,9 @@ class AutotaskApi:
             raise Unavailable(f"Autotask answered with errors: {self.explain(answer)}")
         return answer.json
 
-    def changed(self, answer: Answer) -> int:
-        """Id of the record that was made or changed (`{"itemId": n}`); raises `OutcomeUnknown` without one."""
+    def change(self, method: str, path: str, record: Mapping[str, Any], intent: Intent = "update") -> int:
+        """Makes or changes a record. Its id, as answered (`{"itemId": n}`); raises `OutcomeUnknown` without one."""
+        answer = self.call(method, path, intent=intent, json=record)
         body = answer.json if isinstance(answer.json, dict) else {}
         item_id = body.get("itemId")
         if body.get("errors") or not isinstance(item_id, int) or isinstance(item_id, bool) or item_id <= 0:
@@ -343,6 +344,17 @@ class AutotaskApi:
             host = urlsplit(self._settings.zone_url).netloc
             return _NoZoneService(f"zone_url: {host} is not an Autotask zone service (status {answer.status})")
         return None
+
+
+def made_despite(refused: Refused, what: str, find: Callable[[], T | None]) -> T:
+    """What `find` finds of a create that was refused, with a status 500. Raises `refused` when it finds nothing."""
+    try:
+        found = find()
+    except Outcome as failed:
+        raise OutcomeUnknown(f"{refused}; and whether the {what} exists could not be asked: {failed}") from None
+    if not found:
+        raise refused
+    return found
 
 
 def _busy(answer: Answer) -> Unavailable | None:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bridge.models import Company, Organization
-from connectors.autotask_api import AutotaskApi, Kept, Refused
+from connectors.autotask_api import AutotaskApi, Kept, Refused, made_despite
 from connectors.autotask_catalog import FIELDS_KEPT, Value, offered, read_fields, resolve
 from connectors.autotask_fields import Fields, fit, fold
 from connectors.autotask_settings import AutotaskSettings
-from connectors.base import Misconfigured, NameOrId, Outcome, OutcomeUnknown, Rejected, Unavailable
+from connectors.base import Misconfigured, NameOrId, Rejected, Unavailable
 
 #: Seconds that the list of companies is kept.
 COMPANIES_KEPT = 3600.0
@@ -88,15 +88,15 @@ class Companies:
         name = " ".join(organization.name.split())
         if not name:
             raise Rejected(f"organization {organization.id} has no name, so no company can be made for it in Autotask")
-        fields = offered(self._fields, lambda fields: fields)
-        self._assert_free(fit(name, fields.length("companyName", NAME_LENGTH)), organization)
+        name = fit(name, self._fields.get().length("companyName", NAME_LENGTH))
+        self._assert_free(name, organization)
         body = self._body(name, reference)
         try:
-            number = self._api.changed(self._api.call("POST", "Companies", intent="create", json=body))
+            made = Company(str(self._api.change("POST", "Companies", body, intent="create")), name, reference)
         except Refused as refused:
-            return self._despite(refused, reference)
+            made = made_despite(refused, "company", lambda: self._carrying(reference))
         self._listed.forget()
-        return Company(str(number), str(body["companyName"]), reference)
+        return made
 
     def _carrying(self, reference: str) -> Company | None:
         items = self._search("companyNumber", reference)
@@ -131,13 +131,9 @@ class Companies:
         if missing:
             keys = ", ".join(f"company_defaults.{field}" for field in missing)
             raise Misconfigured(f"company_defaults: Autotask requires more of every new company; set {keys}")
-        own: dict[str, Value] = {
-            "companyName": fit(name, fields.length("companyName", NAME_LENGTH)),
-            "companyNumber": reference,
-        }
         if fields.length("companyNumber", NUMBER_LENGTH) < len(reference):
             raise Misconfigured(f"Autotask's companyNumber is too short for {reference}; make its companies by hand")
-        return {"companyType": CUSTOMER, "isActive": True} | body | own
+        return {"companyType": CUSTOMER, "isActive": True} | body | {"companyName": name, "companyNumber": reference}
 
     def defaults(self) -> tuple[dict[str, Value], Fields]:
         """`company_defaults` as the tenant takes them, and its fields of a company. Raises `NotOffered`."""
@@ -147,16 +143,6 @@ class Companies:
             return resolve(fields, given, table="company_defaults"), fields
 
         return offered(self._fields, use)
-
-    def _despite(self, refused: Refused, reference: str) -> Company:
-        try:
-            found = self._carrying(reference)
-        except Outcome as failed:
-            raise OutcomeUnknown(f"{refused}; and whether the company exists could not be asked: {failed}") from None
-        if found is None:
-            raise refused
-        self._listed.forget()
-        return found
 
 
 def _shown(item: Mapping[str, Any]) -> str:

@@ -162,8 +162,7 @@ class Following:
         """Sends `changes` as one PATCH and returns the ticket after it. Raises `Rejected` unless it is `done`."""
         refused: Rejected | None = None
         try:
-            body = {"id": int(ref.id), **changes}
-            self._api.changed(self._api.call("PATCH", "Tickets", intent="update", json=body))
+            self._api.change("PATCH", "Tickets", {"id": int(ref.id), **changes})
         except Rejected as no:
             refused = no
         after = self._after(ref, refused)

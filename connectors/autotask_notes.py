@@ -106,8 +106,7 @@ class Notes:
             "noteType": self._catalog.note_type(),
             "publish": self._catalog.publish(),
         }
-        path = f"Tickets/{int(ticket_id)}/Notes"
-        self._api.changed(self._api.call("POST", path, intent="update", json=body))
+        self._api.change("POST", f"Tickets/{int(ticket_id)}/Notes", body)
 
     def _present(self, ticket_id: str) -> list[str]:
         try:

@@ -206,7 +206,8 @@ class ConnectWise(Connector):
         try:
             answer = self.api.request("GET", f"/service/tickets/{number}", params={"fields": f"id,{name}"})
         except Missing:
-            raise self._gone(str(number)) from None
+            self._try_credentials()  # wrong ones are answered 404 as well
+            raise Rejected(f"ConnectWise has no ticket {number}, or the API member cannot see it") from None
         if row_id(answer.json) != number:
             raise Unavailable(f"ConnectWise was asked for ticket {number} and answered with something else")
         held = text_of(answer.json, name).strip()
@@ -220,11 +221,6 @@ class ConnectWise(Connector):
             if isinstance(answer.json, dict) and name in answer.json and text_of(answer.json, name) != reference:
                 raise Rejected(f"ticket {number} did not keep {reference} in {name}; is the field read-only?")
         return self._ref(number)
-
-    def _gone(self, ticket: str) -> Rejected:
-        """What a 404 on one ticket means, once the credentials are known to work. Raises when they do not."""
-        self._try_credentials()
-        return Rejected(f"ConnectWise has no ticket {ticket}, or the API member cannot see it")
 
     def check(self) -> list[Finding]:
         self.lookup.forget()

@@ -5,7 +5,8 @@ Facts are from the vendor's developer guide and its OpenAPI document 2026.4 unle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,10 +120,8 @@ class Tickets:
         return str(ticket.status.id)
 
     def has_note(self, number: int, marker: str) -> bool:
-        try:
+        with self._gone_if_missing(number):
             rows = self._api.all_rows(f"/service/tickets/{number}/notes")
-        except Missing:
-            raise Gone(self._whereabouts(number)) from None
         # The marker stands last and is looked for only there, and only in what contacts cannot write: text from
         # outside that quotes one suppresses nothing.
         return any(
@@ -142,16 +141,12 @@ class Tickets:
             "resolutionFlag": False,
             "processNotifications": False,
         }
-        try:
+        with self._gone_if_missing(number):
             self._api.request("POST", f"/service/tickets/{number}/notes", intent="update", json=body)
-        except Missing:
-            raise Gone(self._whereabouts(number)) from None
 
     def _read(self, number: int) -> Standing:
-        try:
+        with self._gone_if_missing(number):
             answer = self._api.request("GET", f"/service/tickets/{number}", params={"fields": _FIELDS})
-        except Missing:
-            raise Gone(self._whereabouts(number)) from None
         ticket = standing(number, answer.json)
         if ticket is None:
             raise Unavailable(f"ConnectWise was asked for ticket {number} and answered with something else")
@@ -160,6 +155,13 @@ class Tickets:
         if ticket.record_type.startswith("Project"):
             raise Gone(_converted(number))
         return ticket
+
+    @contextmanager
+    def _gone_if_missing(self, number: int) -> Iterator[None]:
+        try:
+            yield
+        except Missing:
+            raise Gone(self._whereabouts(number)) from None
 
     def _whereabouts(self, number: int) -> str:
         """What happened to a ticket that is answered 404, once it is known that the API member sees others.
@@ -188,10 +190,8 @@ class Tickets:
         """The ticket as it is after the change; whether the change was kept is for the caller to see."""
         # Not RFC 6902: the path is the bare field name, and a reference is replaced as a whole.
         change = [{"op": "replace", "path": field, "value": {"id": wanted.id}}]
-        try:
+        with self._gone_if_missing(number):
             answer = self._api.request("PATCH", f"/service/tickets/{number}", intent="update", json=change)
-        except Missing:
-            raise Gone(self._whereabouts(number)) from None
         ticket = standing(number, answer.json)
         if ticket is None:
             raise OutcomeUnknown(f"ConnectWise answered the new {field} of ticket {number} with something else")
@@ -202,9 +202,8 @@ class Tickets:
             return True
         try:
             statuses = self._lookup.statuses(ticket.board)
-        except (
-            Misconfigured
-        ):  # no right to the setup tables, which nothing but closing needs: the ticket's flag must do
+        except Misconfigured:
+            # No right to the setup tables, which nothing but closing needs: the ticket's flag must do.
             return False
         return any(status.closed for status in statuses if status.id == ticket.status.id)
 

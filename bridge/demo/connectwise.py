@@ -16,7 +16,17 @@ from bridge.demo import connectwise_tables as tables
 from bridge.demo.connectwise_people import People
 from bridge.demo.connectwise_query import BadQuery, select
 from bridge.demo.connectwise_tables import Board, Row
-from bridge.demo.connectwise_tickets import Refused, build, invalid, new_company, not_found, patched, set_closed
+from bridge.demo.connectwise_tickets import (
+    Refused,
+    build,
+    forbidden,
+    invalid,
+    missing,
+    new_company,
+    not_found,
+    patched,
+    set_closed,
+)
 from bridge.demo.server import PretendServer, Received, Reply
 
 COMPANY_ID = "bridgedemo"
@@ -157,7 +167,7 @@ class PretendConnectWise(People, PretendServer):
             body = {"code": "Unauthorized", "message": "UserNotAuthenticated", "errors": None}
             raise Refused(Reply(self.bad_credentials_status, body))
         if request.headers.get("clientId", "") != CLIENT_ID:
-            raise Refused(Reply(403, {"code": "Security", "message": "A valid clientId is required.", "errors": None}))
+            raise forbidden("A valid clientId is required.")
 
     # What is answered without credentials.
 
@@ -200,7 +210,7 @@ class PretendConnectWise(People, PretendServer):
 
     def _search(self, request: Received) -> Reply:
         if self.search_right == "forbidden":
-            raise Refused(Reply(403, {"code": "Security", "message": "You do not have permission.", "errors": None}))
+            raise forbidden()
         now = self.clock()
         visible = [
             self._public(ticket)
@@ -250,7 +260,7 @@ class PretendConnectWise(People, PretendServer):
 
     def _project_ticket(self, request: Received, number: str) -> Reply:
         if not self.project_right:
-            raise Refused(Reply(403, {"code": "Security", "message": "You do not have permission.", "errors": None}))
+            raise forbidden()
         if int(number) not in self.project_tickets:
             raise not_found(f"Ticket {number} not found")
         return self._shown(request, self.project_tickets[int(number)])
@@ -288,7 +298,7 @@ class PretendConnectWise(People, PretendServer):
     def _add_note(self, request: Received, number: str) -> Reply:
         ticket, body = self._ticket(number), request.json
         if not isinstance(body, dict) or not isinstance(body.get("text"), str) or not body["text"]:
-            raise invalid("text", "The text field is required.", "MissingRequiredField", "note")
+            raise missing("text", "note")
         if body.get("detailDescriptionFlag") and body.get("processNotifications", True):
             self.contact_mail.append((ticket["id"], body["text"]))
         return Reply(201, self.keep_note(ticket["id"], body))

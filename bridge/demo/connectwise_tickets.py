@@ -23,10 +23,23 @@ class Refused(Exception):
         self.reply = reply
 
 
+def forbidden(message: str = "You do not have permission.") -> Refused:
+    return Refused(Reply(403, {"code": "Security", "message": message, "errors": None}))
+
+
 def invalid(field: str, message: str, code: str = "InvalidField", resource: str = "ticket") -> Refused:
     detail = {"code": code, "message": message, "resource": resource, "field": field}
     body = {"code": "InvalidObject", "message": f"{resource} object is invalid", "errors": [detail]}
     return Refused(Reply(400, body))
+
+
+def missing(field: str, resource: str = "ticket", where: str = "") -> Refused:
+    return invalid(field, f"The {field} field is required{where}.", "MissingRequiredField", resource)
+
+
+def too_long(field: str, limit: int, resource: str = "ticket") -> Refused:
+    message = f"The field {field} must be a string with a maximum length of {limit}."
+    return invalid(field, message, "StringLength", resource)
 
 
 def not_found(message: str) -> Refused:
@@ -48,9 +61,7 @@ def check_values(body: Mapping[str, Any]) -> None:
             if not isinstance(value, str):
                 raise invalid(field, f"The field {field} must be a string.")
             if limit and len(value) > limit:
-                raise invalid(
-                    field, f"The field {field} must be a string with a maximum length of {limit}.", "StringLength"
-                )
+                raise too_long(field, limit)
         elif field in FLAGS:
             if not isinstance(value, bool):
                 raise invalid(field, f"The field {field} must be true or false.")
@@ -67,11 +78,11 @@ def build(body: object, boards: Mapping[int, Board], choices: Choices) -> Row:
     check_values(body)
     for field in ("summary", "company"):
         if not body.get(field):
-            raise invalid(field, f"The {field} field is required.", "MissingRequiredField")
+            raise missing(field)
     board = _board(body.get("board"), boards)
     for field in board.required:
         if not body.get(field):
-            raise invalid(field, f"The {field} field is required on board {board.name}.", "MissingRequiredField")
+            raise missing(field, where=f" on board {board.name}")
     ticket: Row = {"recordType": "ServiceTicket", "severity": "Medium", "impact": "Medium"}
     ticket |= {field: value for field, value in body.items() if value is not None and field not in _READ_ONLY}
     ticket["board"] = {"id": board.id, "name": board.name}
@@ -145,10 +156,9 @@ def new_company(body: object, taken: Sequence[str]) -> tuple[str, str]:
     for field, limit in _COMPANY_LIMITS.items():
         value = given.get(field)
         if not isinstance(value, str) or not value.strip():
-            raise invalid(field, f"The {field} field is required.", "MissingRequiredField", "company")
+            raise missing(field, "company")
         if len(value) > limit:
-            message = f"The field {field} must be a string with a maximum length of {limit}."
-            raise invalid(field, message, "StringLength", "company")
+            raise too_long(field, limit, "company")
     if given["identifier"].casefold() in {identifier.casefold() for identifier in taken}:
         raise invalid("identifier", "Company ID already in use.", "ObjectExists", "company")
     return given["identifier"], given["name"]

@@ -84,25 +84,24 @@ class PretendHuntress(PretendServer):
                 key, [i for i in items().items() if _fits(i[1], request.query, filters)], request
             )
 
-        def single(key: str, items: Callable[[], dict[int, Any]]) -> Callable[[Received, str], Reply]:
-            return lambda _, number: self._one(key, items().get(int(number), _MISSING))
-
         self.route("GET", f"{prefix}/organizations", listed("organizations", lambda: self.organizations, "name", "key"))
-        self.route("GET", rf"{prefix}/organizations/(\d+)", single("organization", lambda: self.organizations))
+        self.route("GET", rf"{prefix}/organizations/(\d+)", self._single("organization", lambda: self.organizations))
         agent_filters = ("organization_id", "platform", "hostname")
         self.route("GET", f"{prefix}/agents", listed("agents", lambda: self.agents, *agent_filters))
-        self.route("GET", rf"{prefix}/agents/(\d+)", single("agent", lambda: self.agents))
+        self.route("GET", rf"{prefix}/agents/(\d+)", self._single("agent", lambda: self.agents))
         self.route("GET", f"{prefix}/memberships", self._list_memberships)
         self.route("GET", f"{prefix}/reports", self._list_reports)
         self.route("GET", f"{prefix}/incident_reports", self._list_incident_reports)
-        self.route("GET", rf"{prefix}/incident_reports/(\d+)", single("incident_report", self._incident_reports))
+        self.route("GET", rf"{prefix}/incident_reports/(\d+)", self._single("incident_report", self._incident_reports))
         self.route("GET", rf"{prefix}/incident_reports/(\d+)/remediations", self._list_remediations)
-
         self.route("POST", rf"{prefix}/incident_reports/(\d+)/resolution", self._resolve_report)
 
     def _further(self, name: str, items: Callable[[], dict[int, Any]]) -> None:
         self.route("GET", f"/v1/{name}s", lambda request: self._list_further(f"{name}s", items(), request))
-        self.route("GET", rf"/v1/{name}s/(\d+)", lambda _, number: self._one(name, items().get(int(number), _MISSING)))
+        self.route("GET", rf"/v1/{name}s/(\d+)", self._single(name, items))
+
+    def _single(self, key: str, items: Callable[[], dict[int, Any]]) -> Callable[[Received, str], Reply]:
+        return lambda _, number: self._one(key, items().get(int(number), _MISSING))
 
     def settings(self, **overrides: Any) -> dict[str, Any]:
         """A ready `[huntress]` table for this server."""

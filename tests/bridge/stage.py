@@ -29,6 +29,9 @@ from bridge.settings import load
 from tests.bridge.watched_huntress import WatchedHuntress
 from tests.psa import Psa, reference
 
+#: Starts a process; which arguments it takes is the fixture's business.
+MakeStage = Callable[..., "Stage"]
+
 
 class WatchedConnectWise(PretendConnectWise):
     """Calls `meanwhile` when a request has come and before anything is done about it."""

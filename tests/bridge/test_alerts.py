@@ -27,18 +27,11 @@ from bridge.watcher import CLAIM_MARGIN, FIRST_WAIT, LONGEST_WAIT, Watcher
 from bridge.web.app import status
 from connectors.base import ConnectorContext, Rejected, Unavailable
 from connectors.email import Email, EmailSettings
-from tests.bridge.stage import Stage, Systems
+from tests.bridge.stage import MakeStage, Stage, Systems
 from tests.conftest import RedisServer
 from tests.psa import reference
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-MakeStage = Callable[..., Stage]
-
-
-@pytest.fixture
-def systems() -> Iterator[Systems]:
-    with Systems().running() as systems:
-        yield systems
 
 
 @pytest.fixture

@@ -36,11 +36,10 @@ from connectors.base import (
     TemplatePart,
     Unavailable,
 )
-from tests.bridge.stage import Stage, Systems
+from tests.bridge.stage import MakeStage, Stage, Systems
 from tests.conftest import RedisServer
-from tests.psa import PSAS, Psa, reference
+from tests.psa import Psa, reference
 
-MakeStage = Callable[..., Stage]
 MakeServer = Callable[..., RedisServer]
 
 #: Everything that may happen to a create, and whether it was carried out.
@@ -61,35 +60,6 @@ def _plain_log() -> Iterator[None]:
     structlog.configure([structlog.processors.add_log_level, structlog.processors.KeyValueRenderer()])
     yield
     structlog.reset_defaults()
-
-
-@pytest.fixture
-def systems() -> Iterator[Systems]:
-    with Systems().running() as systems:
-        yield systems
-
-
-@pytest.fixture
-def make(redis_url: str, tmp_path: Path, systems: Systems) -> Iterator[MakeStage]:
-    """Starts a process with the connectors named; `settings` go into each one's table."""
-    with contextlib.ExitStack() as stack:
-
-        def make(*names: str, url: str = redis_url, tables: dict[str, Any] | None = None, **settings: Any) -> Stage:
-            connectors = {name: systems.table(name, **settings) for name in names}
-            return stack.enter_context(Stage(url, tmp_path, systems, connectors, **(tables or {})))
-
-        yield make
-
-
-@pytest.fixture(params=PSAS)
-def psa(request: pytest.FixtureRequest, systems: Systems) -> Psa:
-    return systems.psa(request.param)
-
-
-@pytest.fixture
-def stage(make: MakeStage, psa: Psa) -> Stage:
-    """One process with one PSA."""
-    return make(psa.name)
 
 
 def proven(stage: Stage, psa: Psa, number: int = 100) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,47 +12,20 @@ from bridge.demo.server import Fault
 from bridge.ends import MOST_SINGLE_READS, NOT_SHOWN, STILL_OPEN
 from bridge.models import DeliveryState
 from tests.bridge.stage import Systems
-from tests.bridge.watch import Watch, end_notes, ticket_closed
+from tests.bridge.watch import MakeWatch, end_notes, ticket_closed
 from tests.bridge.watched_huntress import WatchedHuntress
-
-MakeWatch = Callable[..., Watch]
-
-
-@pytest.fixture
-def systems() -> Iterator[Systems]:
-    systems = Systems()
-    with systems.running():
-        yield systems
-
-
-@pytest.fixture
-def source(systems: Systems) -> WatchedHuntress:
-    return systems.huntress
-
-
-@pytest.fixture
-def make(redis_url: str, tmp_path: Path, systems: Systems) -> Iterator[MakeWatch]:
-    """Starts a process with the connectors named, else one PSA."""
-    with contextlib.ExitStack() as stack:
-
-        def make(*names: str, **tables: Any) -> Watch:
-            connectors = {"connectors": {name: systems.table(name) for name in names or ("psa",)}}
-            return stack.enter_context(Watch(redis_url, tmp_path, systems, **(connectors | tables)))
-
-        yield make
-
 
 # -- within two cycles, at few requests --------------------------------------------------------------------------------
 
 
 def test_a_hundred_of_five_hundred_end_and_their_tickets_close_within_two_cycles(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress
 ) -> None:
     source.add(*range(1, 121), severity="critical")
     source.add(*range(121, 501), severity="low")
     source.add(*range(601, 611), status="closed")  # so that one page does not hold everything
     critical, low = ({"only": {"severities": [severity]}} for severity in ("critical", "low"))
-    watch = make(connectors={"psa": systems.table("psa", **critical), "oncall": systems.table("oncall", **low)})
+    watch = make_watch(connectors={"psa": systems.table("psa", **critical), "oncall": systems.table("oncall", **low)})
     watch.store.pause("oncall", "rate", 900, "the tickets of the others are made later")
     assert watch.cycle().reports == 500
     watch.deliver_all("oncall")
@@ -83,9 +54,9 @@ def test_a_hundred_of_five_hundred_end_and_their_tickets_close_within_two_cycles
     assert sorted(source.single_reads()) == [1, 2, 3, 4, 5], "and what that page did not show"
 
 
-def test_twelve_hundred_end_at_once(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_twelve_hundred_end_at_once(make_watch: MakeWatch, source: WatchedHuntress) -> None:
     source.add(*range(1, 1301))
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     for number in range(1, 1201):
         source.end(number)
@@ -97,9 +68,11 @@ def test_twelve_hundred_end_at_once(make: MakeWatch, source: WatchedHuntress) ->
     assert len(source.listings()) == 2
 
 
-def test_one_that_ends_costs_one_single_read_and_no_other_listing(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_one_that_ends_costs_one_single_read_and_no_other_listing(
+    make_watch: MakeWatch, source: WatchedHuntress
+) -> None:
     source.add(1, 2, 3)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     source.end(2)
     source.received.clear()
@@ -111,10 +84,10 @@ def test_one_that_ends_costs_one_single_read_and_no_other_listing(make: MakeWatc
     assert len(source.received) == 2, "what is over is asked about no more"
 
 
-def test_single_reads_of_one_cycle_are_few(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_single_reads_of_one_cycle_are_few(make_watch: MakeWatch, source: WatchedHuntress) -> None:
     """Also when nothing that ended is among the newest changes."""
     source.add(*range(1, 26))
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     with source.lock:
         hidden, source.reports = dict(source.reports), {}
@@ -180,12 +153,12 @@ UNFIT = {
 @pytest.mark.parametrize("others", [0, 2])
 @pytest.mark.parametrize("case", UNFIT)
 def test_without_the_sources_word_the_ticket_stays_and_says_why(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress, case: str, others: int
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress, case: str, others: int
 ) -> None:
     spoil, said, first = UNFIT[case]
     source.add(1, 2, 3, 4)
     listed = dict(source.reports[1])
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     watch.deliver_all()
     spoil(source)
@@ -229,9 +202,9 @@ def test_without_the_sources_word_the_ticket_stays_and_says_why(
     assert end_notes(systems, "psa", 1) == 1
 
 
-def test_no_wait_is_longer_than_a_day(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_no_wait_is_longer_than_a_day(make_watch: MakeWatch, source: WatchedHuntress) -> None:
     source.add(1, 2)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     del source.reports[1]
     for _ in range(12):
@@ -240,10 +213,10 @@ def test_no_wait_is_longer_than_a_day(make: MakeWatch, source: WatchedHuntress) 
     assert watch.over(1) == []
 
 
-def test_reports_that_cannot_be_read_hold_no_others_up(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_reports_that_cannot_be_read_hold_no_others_up(make_watch: MakeWatch, source: WatchedHuntress) -> None:
     """Neither many at once nor those that were asked for often."""
     source.add(*range(1, 41))
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     for number in range(1, 21):
         del source.reports[number]
@@ -259,10 +232,10 @@ def test_reports_that_cannot_be_read_hold_no_others_up(make: MakeWatch, source: 
 
 @pytest.mark.parametrize("how", [{"kind": "status", "status": 500}, {"kind": "garbage"}, {"kind": "drop"}])
 def test_without_the_list_of_changes_each_is_read_by_itself(
-    make: MakeWatch, source: WatchedHuntress, how: dict[str, Any]
+    make_watch: MakeWatch, source: WatchedHuntress, how: dict[str, Any]
 ) -> None:
     source.add(*range(1, 7))
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     for number in (1, 2, 3):
         source.end(number)
@@ -272,10 +245,10 @@ def test_without_the_list_of_changes_each_is_read_by_itself(
     assert source.single_reads() == [1, 2, 3]
 
 
-def test_a_list_of_changes_that_leaves_out_or_lies_ends_nothing(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_a_list_of_changes_that_leaves_out_or_lies_ends_nothing(make_watch: MakeWatch, source: WatchedHuntress) -> None:
     """It may hold reports of other accounts, in unknown statuses, open ones and what nobody tracks."""
     source.add(*range(1, 7))
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     source.end(1, account_id=9)
     source.reports[2] |= {"status": "archived"}
@@ -287,10 +260,10 @@ def test_a_list_of_changes_that_leaves_out_or_lies_ends_nothing(make: MakeWatch,
     assert watch.missing() == {1, 2, 4}
 
 
-def test_within_a_used_up_budget_ends_are_confirmed_later(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_within_a_used_up_budget_ends_are_confirmed_later(make_watch: MakeWatch, source: WatchedHuntress) -> None:
     source.add(*range(1, 4))
     huntress = source.settings(requests_per_minute=6)
-    watch = make(huntress=huntress)
+    watch = make_watch(huntress=huntress)
     watch.cycle()
     watch.deliver_all()
     source.end(1)
@@ -304,13 +277,13 @@ def test_within_a_used_up_budget_ends_are_confirmed_later(make: MakeWatch, sourc
     assert watch.over(1, 2, 3) == [1]
 
 
-def test_a_cycle_that_fills_the_budget_leaves_room_for_ends(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_a_cycle_that_fills_the_budget_leaves_room_for_ends(make_watch: MakeWatch, source: WatchedHuntress) -> None:
     """Fifteen organizations, two listings each, at thirty requests a minute: no read would ever find room at once."""
     source.organizations.update({raw["id"]: raw for raw in scenario.organizations(15)})
     source.add_report(id=1, organization_id=1)
     source.add_report(id=2, organization_id=2)
     huntress = source.settings(requests_per_minute=30, dialect="incident_reports")
-    watch = make(poll={"scope": "organization", "interval": 60}, huntress=huntress)
+    watch = make_watch(poll={"scope": "organization", "interval": 60}, huntress=huntress)
     watch.cycle()
     source.end(1)
     for _ in range(4):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,46 +11,25 @@ from bridge.demo.server import Fault
 from bridge.ends import CATCH_UP_PAGES
 from bridge.models import DeliveryState
 from tests.bridge.stage import Systems
-from tests.bridge.watch import Watch, end_notes, ticket_closed
+from tests.bridge.watch import MakeWatch, Watch, end_notes, ticket_closed
 from tests.bridge.watched_huntress import WatchedHuntress
-from tests.psa import PSAS, Psa
-
-MakeWatch = Callable[..., Watch]
+from tests.psa import Psa
 
 
 @pytest.fixture
-def systems() -> Iterator[Systems]:
-    systems = Systems()
-    with systems.running():
-        yield systems
+def make_watch(make_watch: MakeWatch) -> MakeWatch:
+    """Each process but the first starts on a store that was lost."""
+    started: list[Watch] = []
 
+    def make(*names: str, **tables: Any) -> Watch:
+        offset = started[-1].store.clock_offset if started else 0.0
+        if started:
+            started[-1].store.client.flushall()
+        started.append(make_watch(*names, **tables))
+        started[-1].store.clock_offset = offset
+        return started[-1]
 
-@pytest.fixture
-def source(systems: Systems) -> WatchedHuntress:
-    return systems.huntress
-
-
-@pytest.fixture
-def make(redis_url: str, tmp_path: Path, systems: Systems) -> Iterator[MakeWatch]:
-    """Starts a process with the connectors named, else one PSA, on a store that was lost."""
-    with contextlib.ExitStack() as stack:
-        started: list[Watch] = []
-
-        def make(*names: str, **tables: Any) -> Watch:
-            offset = started[-1].store.clock_offset if started else 0.0
-            if started:
-                started[-1].store.client.flushall()
-            connectors = {"connectors": {name: systems.table(name) for name in names or ("psa",)}}
-            started.append(stack.enter_context(Watch(redis_url, tmp_path, systems, **(connectors | tables))))
-            started[-1].store.clock_offset = offset
-            return started[-1]
-
-        yield make
-
-
-@pytest.fixture(params=PSAS)
-def psa(request: pytest.FixtureRequest, systems: Systems) -> Psa:
-    return systems.psa(request.param)
+    return make
 
 
 def settle(watch: Watch) -> None:
@@ -64,14 +41,14 @@ def settle(watch: Watch) -> None:
 
 
 def test_an_adopted_ticket_takes_what_is_now_as_told(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa
 ) -> None:
     source.add(1, severity="low")
-    settle(make(psa.name))
+    settle(make_watch(psa.name))
     (ticket,) = psa.ids(1)
     before = psa.notes(ticket)
     source.reports[1] |= {"severity": "critical", "summary": "changed while nobody looked"}
-    watch = make(psa.name)
+    watch = make_watch(psa.name)
     settle(watch)
     assert watch.states(psa.name) == {1: DeliveryState.CREATED}
     assert psa.notes(ticket) == before
@@ -82,15 +59,15 @@ def test_an_adopted_ticket_takes_what_is_now_as_told(
 
 
 def test_what_ended_in_the_last_days_has_its_ticket_closed_and_none_is_made(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa
 ) -> None:
     source.add(1, 2, 3, 4, 5)
-    settle(make(psa.name))
+    settle(make_watch(psa.name))
     source.end(1, "dismissed", days_ago=6)
     source.end(2, days_ago=8)
     source.add(90, 91, status="closed")  # never ticketed
     source.end(3, account_id=9)
-    watch = make(psa.name)
+    watch = make_watch(psa.name)
     settle(watch)
     assert ticket_closed(systems, psa.name, 1) == [True]
     assert end_notes(systems, psa.name, 1) == 1
@@ -107,24 +84,26 @@ def test_what_ended_in_the_last_days_has_its_ticket_closed_and_none_is_made(
     assert len(source.changes()) == 2, "one page in each store's life"
 
 
-def test_a_page_of_changes_without_a_time_of_change(make: MakeWatch, systems: Systems, source: WatchedHuntress) -> None:
+def test_a_page_of_changes_without_a_time_of_change(
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress
+) -> None:
     """The vendor's own example was closed after its last update."""
     source.add(1, 2, 3)
-    settle(make())
+    settle(make_watch())
     source.end(1, updated_at="2026-03-02T08:15:42Z")
     source.end(2, days_ago=30, updated_at=None)
-    settle(make())
+    settle(make_watch())
     assert ticket_closed(systems, "psa", 1) == [True]
     assert ticket_closed(systems, "psa", 2) == [False]
 
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_ticket_that_was_told_before_the_loss_is_told_no_more(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa, closed: bool
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa, closed: bool
 ) -> None:
     """Also when it was closed only by half: the note is there and the status is not set."""
     source.add(1, 2)
-    watch = make(psa.name)
+    watch = make_watch(psa.name)
     settle(watch)
     source.end(1)
     if not closed:
@@ -135,7 +114,7 @@ def test_a_ticket_that_was_told_before_the_loss_is_told_no_more(
     assert ticket_closed(systems, psa.name, 1) == [closed]
     psa.server.faults.clear()
     before = psa.notes(psa.ids(1)[0])
-    watch = make(psa.name)
+    watch = make_watch(psa.name)
     settle(watch)
     assert watch.states(psa.name) == {1: DeliveryState.CLOSED, 2: DeliveryState.CREATED}
     assert ticket_closed(systems, psa.name, 1) == [True]
@@ -143,10 +122,10 @@ def test_a_ticket_that_was_told_before_the_loss_is_told_no_more(
 
 
 def test_a_ticket_that_a_person_closed_before_the_loss_is_left_in_peace(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa
 ) -> None:
     source.add(1, 2)
-    settle(make(psa.name))
+    settle(make_watch(psa.name))
     (ticket,) = psa.ids(1)
     if psa.name == "psa":
         systems.connectwise.set_status(ticket, "Closed")
@@ -154,7 +133,7 @@ def test_a_ticket_that_a_person_closed_before_the_loss_is_left_in_peace(
         systems.autotask.set_status(ticket, "Complete")
     source.end(1)
     before = psa.notes(ticket)
-    watch = make(psa.name)
+    watch = make_watch(psa.name)
     settle(watch)
     assert watch.states(psa.name) == {1: DeliveryState.CLOSED, 2: DeliveryState.CREATED}
     assert psa.notes(ticket) == before
@@ -162,12 +141,12 @@ def test_a_ticket_that_a_person_closed_before_the_loss_is_left_in_peace(
 
 @pytest.mark.parametrize("status", ["New", "In Progress"])
 def test_an_adopted_ticket_is_closed_at_its_end_unless_a_person_moved_it_on(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa, status: str
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa, status: str
 ) -> None:
     source.add(1)
-    settle(make(psa.name))
+    settle(make_watch(psa.name))
     (ticket,) = psa.ids(1)
-    watch = make(psa.name)
+    watch = make_watch(psa.name)
     settle(watch)
     if status != "New":
         system = systems.connectwise if psa.name == "psa" else systems.autotask
@@ -188,23 +167,23 @@ def test_an_adopted_ticket_is_closed_at_its_end_unless_a_person_moved_it_on(
     ],
 )
 def test_what_settings_leave_alone_is_not_looked_up(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress, tables: dict[str, Any], left: int
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress, tables: dict[str, Any], left: int
 ) -> None:
     source.add(1, 2, 3)
-    settle(make())
+    settle(make_watch())
     source.end(1)
     looked_up = len(systems.psa("psa").look_ups(1))
-    watch = make(**tables)
+    watch = make_watch(**tables)
     settle(watch)
     assert ticket_closed(systems, "psa", left) == [False]
     assert left not in watch.states()
     assert len(systems.psa("psa").look_ups(1)) == looked_up
 
 
-def reopened_late(make: MakeWatch, source: WatchedHuntress, psa: Psa) -> Watch:
+def reopened_late(make_watch: MakeWatch, source: WatchedHuntress, psa: Psa) -> Watch:
     """A report that ended, and began again when its ticket was no longer taken up."""
     source.add(1, 2)
-    watch = make(psa.name)
+    watch = make_watch(psa.name)
     settle(watch)
     source.end(1)
     settle(watch)
@@ -217,14 +196,14 @@ def reopened_late(make: MakeWatch, source: WatchedHuntress, psa: Psa) -> Watch:
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_the_ticket_made_anew_is_found_and_closed(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa, ends: bool
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress, psa: Psa, ends: bool
 ) -> None:
-    reopened_late(make, source, psa)
+    reopened_late(make_watch, source, psa)
     assert ticket_closed(systems, psa.name, 1) == [True]
     assert ticket_closed(systems, psa.name, 1, "-r2") == [False]
     if ends:
         source.end(1, days_ago=-8)  # as the store's clock has it
-    watch = make(psa.name)
+    watch = make_watch(psa.name)
     settle(watch)
     assert ticket_closed(systems, psa.name, 1) == [True]
     assert ticket_closed(systems, psa.name, 1, "-r2") == [ends]
@@ -235,13 +214,13 @@ def test_the_ticket_made_anew_is_found_and_closed(
 
 
 def test_mail_is_not_sent_about_what_ended_before_the_loss(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress
 ) -> None:
     source.add(1, 2)
-    settle(make("oncall"))
+    settle(make_watch("oncall"))
     source.end(1)
     sent = len(systems.mailbox.messages)
-    watch = make("oncall")
+    watch = make_watch("oncall")
     settle(watch)
     assert not [each for each in watch.states("oncall") if each == 1]
     about = [str(mail.message["Message-ID"]) for mail in systems.mailbox.messages[sent:]]
@@ -249,12 +228,12 @@ def test_mail_is_not_sent_about_what_ended_before_the_loss(
 
 
 def test_a_look_back_that_fails_is_made_after_the_next_cycle(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress
 ) -> None:
     source.add(1, 2)
-    settle(make())
+    settle(make_watch())
     source.end(1)
-    watch = make()
+    watch = make_watch()
     source.trouble = lambda request: Fault("status", status=500) if "sort_field" in request.query else None
     assert watch.cycle().complete, "what is open is polled all the same"
     watch.wait(60)
@@ -264,10 +243,10 @@ def test_a_look_back_that_fails_is_made_after_the_next_cycle(
     assert ticket_closed(systems, "psa", 1) == [True]
 
 
-def test_a_look_back_has_an_end(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_a_look_back_has_an_end(make_watch: MakeWatch, source: WatchedHuntress) -> None:
     source.page_size_cap = 1
     source.add(*range(1, CATCH_UP_PAGES + 10), status="closed")
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     assert len(source.changes()) == CATCH_UP_PAGES
     watch.cycle()
@@ -275,11 +254,11 @@ def test_a_look_back_has_an_end(make: MakeWatch, source: WatchedHuntress) -> Non
 
 
 def test_a_report_that_opens_again_while_it_is_looked_up_gets_its_ticket(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress
 ) -> None:
     source.add(1)
     source.end(1)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     with source.lock:
         source.reports[1] |= {"status": "sent", "closed_at": None}
@@ -288,9 +267,11 @@ def test_a_report_that_opens_again_while_it_is_looked_up_gets_its_ticket(
     assert watch.states() == {1: DeliveryState.CREATED}
 
 
-def test_a_running_process_finds_its_store_lost(make: MakeWatch, systems: Systems, source: WatchedHuntress) -> None:
+def test_a_running_process_finds_its_store_lost(
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress
+) -> None:
     source.add(1, 2, 3)
-    watch = make()
+    watch = make_watch()
     settle(watch)
     source.end(1)
     watch.store.client.flushall()

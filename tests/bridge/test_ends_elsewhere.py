@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,36 +11,10 @@ from bridge.demo.server import Fault, Received
 from bridge.idempotency import Deposed
 from bridge.models import UNLISTED, DeliveryState
 from tests.bridge.stage import Systems
-from tests.bridge.watch import Watch, end_notes, ticket_closed
+from tests.bridge.watch import MakeWatch, end_notes, ticket_closed
 from tests.bridge.watched_huntress import WatchedHuntress
 
-MakeWatch = Callable[..., Watch]
-
 BY_ORGANIZATION = {"poll": {"scope": "organization"}}
-
-
-@pytest.fixture
-def systems() -> Iterator[Systems]:
-    systems = Systems()
-    with systems.running():
-        yield systems
-
-
-@pytest.fixture
-def source(systems: Systems) -> WatchedHuntress:
-    return systems.huntress
-
-
-@pytest.fixture
-def make(redis_url: str, tmp_path: Path, systems: Systems) -> Iterator[MakeWatch]:
-    """Starts a process with one PSA."""
-    with contextlib.ExitStack() as stack:
-
-        def make(**tables: Any) -> Watch:
-            connectors = {"connectors": {"psa": systems.table("psa")}}
-            return stack.enter_context(Watch(redis_url, tmp_path, systems, **(connectors | tables)))
-
-        yield make
 
 
 # -- a listing that fails half-way -------------------------------------------------------------------------------------
@@ -80,12 +52,14 @@ FAILURES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_listing_that_fails_half_way_ends_nothing(make: MakeWatch, source: WatchedHuntress, failure: str) -> None:
+def test_a_listing_that_fails_half_way_ends_nothing(
+    make_watch: MakeWatch, source: WatchedHuntress, failure: str
+) -> None:
     """On each page of each status."""
     source.page_size_cap = 2
     source.add(1, 2, 3, 4, 5)
     source.add(6, 7, 8, 9, 10, status="auto_remediating")
-    watch = make(huntress=source.settings(dialect="incident_reports"))
+    watch = make_watch(huntress=source.settings(dialect="incident_reports"))
     assert watch.cycle().complete
     for number in (1, 5, 6, 10):
         source.end(number)
@@ -108,11 +82,11 @@ def test_a_listing_that_fails_half_way_ends_nothing(make: MakeWatch, source: Wat
 
 
 @pytest.mark.parametrize("status", ["sent", "auto_remediating"])
-def test_a_page_that_comes_twice_ends_nothing(make: MakeWatch, source: WatchedHuntress, status: str) -> None:
+def test_a_page_that_comes_twice_ends_nothing(make_watch: MakeWatch, source: WatchedHuntress, status: str) -> None:
     source.page_size_cap = 2
     source.add(1, 2, 3, 4, 5)
     source.add(6, 7, 8, 9, 10, status="auto_remediating")
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     source.end(1)
     source.end(6)
@@ -126,10 +100,10 @@ def test_a_page_that_comes_twice_ends_nothing(make: MakeWatch, source: WatchedHu
     assert watch.missing() == set()
 
 
-def test_a_listing_cut_short_by_its_server_ends_nothing(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_a_listing_cut_short_by_its_server_ends_nothing(make_watch: MakeWatch, source: WatchedHuntress) -> None:
     """It answers well, and shows half: each report is asked for before anything is said to a ticket."""
     source.add(*range(1, 7))
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     with source.lock:
         half = [source.reports[number] for number in (1, 2, 3)]
@@ -146,10 +120,10 @@ def test_a_listing_cut_short_by_its_server_ends_nothing(make: MakeWatch, source:
 
 
 def test_an_organization_that_cannot_be_listed_ends_nothing_of_its_own(
-    make: MakeWatch, source: WatchedHuntress
+    make_watch: MakeWatch, source: WatchedHuntress
 ) -> None:
     source.add(1, 2, 3)
-    watch = make(**BY_ORGANIZATION, huntress=source.settings(dialect="incident_reports"))
+    watch = make_watch(**BY_ORGANIZATION, huntress=source.settings(dialect="incident_reports"))
     watch.cycle()
     source.end(1)
     source.end(2)
@@ -166,10 +140,10 @@ def test_an_organization_that_cannot_be_listed_ends_nothing_of_its_own(
 
 @pytest.mark.parametrize("tables", [{}, BY_ORGANIZATION])
 def test_an_organization_that_goes_ends_nothing(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress, tables: dict[str, Any]
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress, tables: dict[str, Any]
 ) -> None:
     source.add(1, 2, 3)
-    watch = make(**tables, huntress=source.settings(dialect="incident_reports"))
+    watch = make_watch(**tables, huntress=source.settings(dialect="incident_reports"))
     watch.cycle()
     watch.deliver_all()
     with source.lock:
@@ -193,10 +167,10 @@ def guide(source: WatchedHuntress) -> WatchedHuntress:
 
 @pytest.mark.parametrize("scope", ["organization", "account"])
 def test_two_complete_listings_end_a_report_that_cannot_be_read(
-    make: MakeWatch, systems: Systems, guide: WatchedHuntress, scope: str
+    make_watch: MakeWatch, systems: Systems, guide: WatchedHuntress, scope: str
 ) -> None:
     guide.add(1, 2, 3)
-    watch = make(poll={"scope": scope}, huntress=guide.settings(dialect="reports"))
+    watch = make_watch(poll={"scope": scope}, huntress=guide.settings(dialect="reports"))
     watch.cycle()
     watch.deliver_all()
     guide.end(1)
@@ -217,9 +191,9 @@ def test_two_complete_listings_end_a_report_that_cannot_be_read(
     assert not guide.requests_to("/incident_reports")
 
 
-def test_a_report_that_is_listed_again_in_between_is_not_over(make: MakeWatch, guide: WatchedHuntress) -> None:
+def test_a_report_that_is_listed_again_in_between_is_not_over(make_watch: MakeWatch, guide: WatchedHuntress) -> None:
     guide.add(1, 2, 3)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     for _ in range(3):
         with guide.lock:
@@ -231,9 +205,9 @@ def test_a_report_that_is_listed_again_in_between_is_not_over(make: MakeWatch, g
     assert watch.over(1, 2, 3) == []
 
 
-def test_a_listing_that_fails_counts_for_neither(make: MakeWatch, guide: WatchedHuntress) -> None:
+def test_a_listing_that_fails_counts_for_neither(make_watch: MakeWatch, guide: WatchedHuntress) -> None:
     guide.add(1, 2, 3)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     guide.end(1)
     watch.cycle()
@@ -248,11 +222,11 @@ def test_a_listing_that_fails_counts_for_neither(make: MakeWatch, guide: Watched
 
 @pytest.mark.parametrize("goes", [True, False])
 def test_an_organization_that_is_listed_no_longer_ends_nothing(
-    make: MakeWatch, guide: WatchedHuntress, goes: bool
+    make_watch: MakeWatch, guide: WatchedHuntress, goes: bool
 ) -> None:
     """Its reports go with it, before the list of organizations is read again. Nor does a list that cannot be read."""
     guide.add(1, 2, 3)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     with guide.lock:
         del guide.reports[1]
@@ -270,9 +244,9 @@ def test_an_organization_that_is_listed_no_longer_ends_nothing(
     assert watch.over(1, 2, 3) == ([] if goes else [1])
 
 
-def test_an_item_without_an_id_may_be_the_report_that_is_missing(make: MakeWatch, guide: WatchedHuntress) -> None:
+def test_an_item_without_an_id_may_be_the_report_that_is_missing(make_watch: MakeWatch, guide: WatchedHuntress) -> None:
     guide.add(1, 2, 3)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     with guide.lock:
         good = guide.reports[1]
@@ -302,18 +276,18 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
 )
 @pytest.mark.parametrize("settings", LEFT_OUT)
 def test_what_settings_leave_out_is_not_over(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress, settings: str, dialect: str, scope: str
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress, settings: str, dialect: str, scope: str
 ) -> None:
     if dialect == "reports":
         source.dialect, source.pagination = "reports", "total_pages"
     source.add(1, 2, 3)
-    watch = make(poll={"scope": scope})
+    watch = make_watch(poll={"scope": scope})
     watch.cycle()
     watch.deliver_all()
     tables = {"poll": {"scope": scope}} | LEFT_OUT[settings]
     if settings == "not_before":
         tables["poll"] = {"scope": scope} | LEFT_OUT[settings]["poll"]
-    later = make(**tables)
+    later = make_watch(**tables)
     later.store.clock_offset = watch.store.clock_offset
     for _ in range(3):
         assert later.cycle().complete
@@ -333,10 +307,10 @@ def test_what_settings_leave_out_is_not_over(
     [{"status": "being looked at"}, {"status": ["sent"]}, {"status": None}, {"sent_at": None}, {"severity": 7}],
 )
 def test_what_is_listed_and_cannot_be_read_is_not_over(
-    make: MakeWatch, source: WatchedHuntress, spoilt: dict[str, Any]
+    make_watch: MakeWatch, source: WatchedHuntress, spoilt: dict[str, Any]
 ) -> None:
     source.add(1, 2, 3)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     spoilt = source.reports[1] | spoilt
     with source.lock:
@@ -352,9 +326,11 @@ def test_what_is_listed_and_cannot_be_read_is_not_over(
     assert watch.over(1, 2, 3) == []
 
 
-def test_a_report_that_became_something_else_is_asked_for_and_stays(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_a_report_that_became_something_else_is_asked_for_and_stays(
+    make_watch: MakeWatch, source: WatchedHuntress
+) -> None:
     source.add(1, 2, 3)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     source.reports[1] = ["a", "list"]
     for _ in range(3):
@@ -363,9 +339,11 @@ def test_a_report_that_became_something_else_is_asked_for_and_stays(make: MakeWa
     assert "something else" in watch.reason(1)
 
 
-def test_a_finished_report_in_the_listing_of_open_ones_is_asked_for(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_a_finished_report_in_the_listing_of_open_ones_is_asked_for(
+    make_watch: MakeWatch, source: WatchedHuntress
+) -> None:
     source.add(1, 2, 3)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     source.end(1)
     page = {"incident_reports": list(source.reports.values()), "pagination": {}}
@@ -383,12 +361,12 @@ def test_a_finished_report_in_the_listing_of_open_ones_is_asked_for(make: MakeWa
 @pytest.mark.parametrize("jump", [-86400, -20, 20, 86400, 40 * 86400])
 @pytest.mark.parametrize("dialect", ["incident_reports", "reports"])
 def test_a_clock_that_jumps_in_mid_cycle_ends_nothing(
-    make: MakeWatch, source: WatchedHuntress, dialect: str, jump: float
+    make_watch: MakeWatch, source: WatchedHuntress, dialect: str, jump: float
 ) -> None:
     if dialect == "reports":
         source.dialect, source.pagination = "reports", "total_pages"
     source.add(1, 2, 3)
-    watch = make(huntress=source.settings(dialect=dialect))
+    watch = make_watch(huntress=source.settings(dialect=dialect))
     watch.cycle()
 
     def jumps(request: Received) -> None:
@@ -411,10 +389,10 @@ def test_a_clock_that_jumps_in_mid_cycle_ends_nothing(
 
 @pytest.mark.parametrize("back", [3600, 86400 * 30])
 def test_after_a_clock_was_set_back_what_was_put_off_is_asked_for_soon(
-    make: MakeWatch, source: WatchedHuntress, back: float
+    make_watch: MakeWatch, source: WatchedHuntress, back: float
 ) -> None:
     source.add(1, 2)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     with source.lock:
         hidden = source.reports.pop(1)
@@ -428,9 +406,9 @@ def test_after_a_clock_was_set_back_what_was_put_off_is_asked_for_soon(
 
 
 @pytest.mark.parametrize("step", ["listing", "changes", "single read"])
-def test_a_poller_deposed_in_mid_cycle_ends_nothing(make: MakeWatch, source: WatchedHuntress, step: str) -> None:
+def test_a_poller_deposed_in_mid_cycle_ends_nothing(make_watch: MakeWatch, source: WatchedHuntress, step: str) -> None:
     source.add(1, 2, 3, 4)
-    frozen = make()
+    frozen = make_watch()
     frozen.cycle()
     for number in (1, 2) if step == "changes" else (1,):
         source.end(number)
@@ -447,7 +425,7 @@ def test_a_poller_deposed_in_mid_cycle_ends_nothing(make: MakeWatch, source: Wat
             frozen.store.client.delete(frozen.store.key("leader:poller"))
             assert successor.polling.attempt()
 
-    successor = make()
+    successor = make_watch()
     source.trouble = deposes
     with pytest.raises(Deposed):
         frozen.cycle()
@@ -457,11 +435,11 @@ def test_a_poller_deposed_in_mid_cycle_ends_nothing(make: MakeWatch, source: Wat
     assert successor.over(1, 2, 3, 4) == ([1, 2] if step == "changes" else [1])
 
 
-def test_the_last_listing_of_a_deposed_poller_misses_nothing(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_the_last_listing_of_a_deposed_poller_misses_nothing(make_watch: MakeWatch, source: WatchedHuntress) -> None:
     """It broke off, so that nothing of it is written which would be refused before."""
     source.add(1, 2, 3)
     tables = BY_ORGANIZATION | {"huntress": source.settings(dialect="incident_reports")}
-    frozen, successor = make(**tables), make(**tables)
+    frozen, successor = make_watch(**tables), make_watch(**tables)
     frozen.cycle()
     for number in (1, 2, 3):
         source.end(number)
@@ -482,11 +460,11 @@ def test_the_last_listing_of_a_deposed_poller_misses_nothing(make: MakeWatch, so
 
 
 def test_what_is_seen_after_the_listing_was_looked_through_is_not_missed(
-    make: MakeWatch, source: WatchedHuntress
+    make_watch: MakeWatch, source: WatchedHuntress
 ) -> None:
     """As when an event tells of a report in that moment."""
     source.add(1, 2)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     watch.store.clock_offset += 15
     absences, started = watch.poller.ends.absences, watch.store.now()
@@ -501,10 +479,10 @@ def test_what_is_seen_after_the_listing_was_looked_through_is_not_missed(
 
 
 def test_what_ended_before_its_ticket_could_be_made_gets_one_that_is_closed(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress
 ) -> None:
     source.add(1)
-    watch = make()
+    watch = make_watch()
     systems.connectwise.stop()
     watch.cycle()
     watch.work()
@@ -522,11 +500,11 @@ def test_what_ended_before_its_ticket_could_be_made_gets_one_that_is_closed(
 
 
 def test_what_was_over_when_it_was_first_listed_is_nobodys_ticket(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress
 ) -> None:
     source.add(1)
     source.end(1)
-    watch = make()
+    watch = make_watch()
     watch.cycle()
     watch.cycle()
     watch.wait(120)
@@ -535,12 +513,12 @@ def test_what_was_over_when_it_was_first_listed_is_nobodys_ticket(
 
 
 def test_the_end_of_a_report_makes_no_ticket_where_it_had_none(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress
 ) -> None:
     source.add(1, severity="low")
     source.add(2, severity="critical")
     critical, low = ({"only": {"severities": [severity]}} for severity in ("critical", "low"))
-    watch = make(connectors={"psa": systems.table("psa", **critical), "desk": systems.table("desk", **low)})
+    watch = make_watch(connectors={"psa": systems.table("psa", **critical), "desk": systems.table("desk", **low)})
     watch.cycle()
     watch.deliver_all()
     source.end(1)
@@ -557,13 +535,13 @@ SOURCES = {"sources": {"escalations": True, "platform_actions": True}}
 
 
 def test_escalations_and_platform_actions_end_by_their_own_word(
-    make: MakeWatch, systems: Systems, source: WatchedHuntress
+    make_watch: MakeWatch, systems: Systems, source: WatchedHuntress
 ) -> None:
     source.add(1, 2, 3)
     escalation, action = source.add_escalation([1]), source.add_platform_action()
     for number in (7, 8):
         source.add_escalation([1], id=number)
-    watch = make(**SOURCES)
+    watch = make_watch(**SOURCES)
     watch.cycle()
     watch.deliver_all()
     keys = (f"e{escalation}", f"p{action}", "e7", "e8")
@@ -589,10 +567,10 @@ def test_escalations_and_platform_actions_end_by_their_own_word(
 
 @pytest.mark.parametrize("kind", ["escalations", "platform_actions"])
 def test_a_stream_that_cannot_be_listed_ends_nothing_of_its_own(
-    make: MakeWatch, source: WatchedHuntress, kind: str
+    make_watch: MakeWatch, source: WatchedHuntress, kind: str
 ) -> None:
     escalation, action = source.add_escalation([1]), source.add_platform_action()
-    watch = make(**SOURCES)
+    watch = make_watch(**SOURCES)
     watch.cycle()
     source.resolve_escalation(escalation)
     source.resolve_platform_action(action)
@@ -609,10 +587,10 @@ def test_a_stream_that_cannot_be_listed_ends_nothing_of_its_own(
     assert watch.over(mine, other) == [mine, other]
 
 
-def test_while_reports_cannot_be_listed_streams_still_end(make: MakeWatch, source: WatchedHuntress) -> None:
+def test_while_reports_cannot_be_listed_streams_still_end(make_watch: MakeWatch, source: WatchedHuntress) -> None:
     source.add(1)
     action = source.add_platform_action()
-    watch = make(**SOURCES)
+    watch = make_watch(**SOURCES)
     watch.cycle()
     source.resolve_platform_action(action)
     source.end(1)

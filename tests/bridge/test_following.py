@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,41 +18,13 @@ from bridge.ends import Ends
 from bridge.idempotency import LEASE
 from bridge.leadership import Leadership
 from bridge.models import Delivery, DeliveryState, Remediation
-from tests.bridge.stage import Stage, Systems
+from tests.bridge.stage import MakeStage, Stage, Systems
 from tests.psa import PSAS, Psa, reference
 
-MakeStage = Callable[..., Stage]
 #: Seconds after which no status of a new ticket counts as its first any more.
 SETTLED = 150.0
 #: How either ticket system says no for good.
 REFUSAL = {"code": "InvalidObject", "message": "not here", "errors": ["not here"]}
-
-
-@pytest.fixture
-def systems() -> Iterator[Systems]:
-    with Systems().running() as systems:
-        yield systems
-
-
-@pytest.fixture
-def make(redis_url: str, tmp_path: Path, systems: Systems) -> Iterator[MakeStage]:
-    with contextlib.ExitStack() as stack:
-
-        def make(*names: str, tables: dict[str, Any] | None = None, **settings: Any) -> Stage:
-            connectors = {name: systems.table(name, **settings) for name in names}
-            return stack.enter_context(Stage(redis_url, tmp_path, systems, connectors, **(tables or {})))
-
-        yield make
-
-
-@pytest.fixture(params=PSAS)
-def psa(request: pytest.FixtureRequest, systems: Systems) -> Psa:
-    return systems.psa(request.param)
-
-
-@pytest.fixture
-def stage(make: MakeStage, psa: Psa) -> Stage:
-    return make(psa.name)
 
 
 def opened(stage: Stage, **fields: Any) -> None:
@@ -278,12 +248,17 @@ def test_on_close(make: MakeStage, psa: Psa, on_close: str, notes: int) -> None:
     assert f"on_close is {on_close}" in delivery(stage, psa).reason
 
 
-def test_a_close_that_is_refused_is_one_note_and_one_reason(stage: Stage, psa: Psa) -> None:
-    opened(stage)
+def refuse_closing(psa: Psa) -> None:
+    """Closing takes a time entry, which no ticket has."""
     if isinstance(psa.state, PretendAutotask):
         psa.state.rules.refuses_completion = "A time entry is required"
     else:
         psa.state.require_time_entry = True
+
+
+def test_a_close_that_is_refused_is_one_note_and_one_reason(stage: Stage, psa: Psa) -> None:
+    opened(stage)
+    refuse_closing(psa)
     ended(stage)
     refused = delivery(stage, psa)
     assert refused.state is DeliveryState.CREATED
@@ -337,10 +312,7 @@ def test_a_ticket_deleted_while_its_note_is_in_doubt_is_gone(stage: Stage, psa: 
 def test_a_ticket_that_takes_neither_the_close_nor_a_note_is_left_with_one_reason(stage: Stage, psa: Psa) -> None:
     opened(stage)
     note_fault(psa, "status", status=400 if psa.name == "psa" else 500, times=None, body=REFUSAL)
-    if isinstance(psa.state, PretendAutotask):
-        psa.state.rules.refuses_completion = "A time entry is required"
-    else:
-        psa.state.require_time_entry = True
+    refuse_closing(psa)
     ended(stage)
     refused = delivery(stage, psa)
     assert refused.state is DeliveryState.CREATED

@@ -51,12 +51,6 @@ def monitor() -> Iterator[Monitor]:
 
 
 @pytest.fixture
-def systems() -> Iterator[Systems]:
-    with Systems().running() as systems:
-        yield systems
-
-
-@pytest.fixture
 def make(redis_url: str, tmp_path: Path, systems: Systems) -> Iterator[Callable[..., Stage]]:
     with contextlib.ExitStack() as stack:
 

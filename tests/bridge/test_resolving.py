@@ -123,12 +123,6 @@ class Ground:
         return self.stage.delivery(number, psa).state
 
 
-@pytest.fixture
-def systems() -> Iterator[Systems]:
-    with Systems().running() as systems:
-        yield systems
-
-
 Make = Callable[..., Ground]
 
 

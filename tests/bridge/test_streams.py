@@ -12,7 +12,6 @@ from bridge.bookkeeping import Bookkeeping, StreamState
 from bridge.broker import store_client
 from bridge.budget import RedisBudget
 from bridge.demo.huntress import PretendHuntress
-from bridge.demo.server import Received, Reply
 from bridge.huntress import SourceNotFound
 from bridge.idempotency import IdempotencyStore
 from bridge.listing import Listing
@@ -22,19 +21,10 @@ from bridge.settings import Settings
 from bridge.streams import LISTED_EVERY, Streams
 
 
-class Source(PretendHuntress):
-    """Fails for requests that a test picks."""
-
-    failing: Callable[[Received], bool] = staticmethod(lambda request: False)
-
-    def answer(self, request: Received) -> Reply:
-        return Reply(500, {"message": "try later"}) if self.failing(request) else super().answer(request)
-
-
 class Ground:
     """Streams on a store whose clock a test moves."""
 
-    def __init__(self, client: redis.Redis, source: Source, sources: dict[str, bool], **huntress: Any) -> None:
+    def __init__(self, client: redis.Redis, source: PretendHuntress, sources: dict[str, bool], **huntress: Any) -> None:
         self.settings = Settings.model_validate({"huntress": source.settings(**huntress), "sources": sources})
         self.store = IdempotencyStore(client, settle=60)
         self.store.open()
@@ -50,8 +40,8 @@ class Ground:
 
 
 @pytest.fixture
-def source() -> Iterator[Source]:
-    with Source(organizations=3) as server:
+def source() -> Iterator[PretendHuntress]:
+    with PretendHuntress(organizations=3) as server:
         yield server
 
 
@@ -59,7 +49,7 @@ Make = Callable[..., Ground]
 
 
 @pytest.fixture
-def make(redis_url: str, source: Source) -> Iterator[Make]:
+def make(redis_url: str, source: PretendHuntress) -> Iterator[Make]:
     client = store_client(redis_url)
     made: list[Ground] = []
 
@@ -74,7 +64,7 @@ def make(redis_url: str, source: Source) -> Iterator[Make]:
     client.close()
 
 
-def test_both_streams_are_off_unless_asked_for(make: Make, source: Source) -> None:
+def test_both_streams_are_off_unless_asked_for(make: Make, source: PretendHuntress) -> None:
     source.add_escalation([1])
     ground = make(escalations=False, platform_actions=False)
     assert ground.listings() == {}
@@ -82,7 +72,7 @@ def test_both_streams_are_off_unless_asked_for(make: Make, source: Source) -> No
     assert Settings().sources.kinds == []
 
 
-def test_each_stream_is_listed_once_a_minute(make: Make, source: Source) -> None:
+def test_each_stream_is_listed_once_a_minute(make: Make, source: PretendHuntress) -> None:
     escalation, action = source.add_escalation([1]), source.add_platform_action()
     ground = make()
     assert ground.keys() == [f"e{escalation}", f"p{action}"]
@@ -96,10 +86,10 @@ def test_each_stream_is_listed_once_a_minute(make: Make, source: Source) -> None
     assert set(ground.listings()) == {Kind.ESCALATION, Kind.PLATFORM_ACTION}
 
 
-def test_a_stream_that_fails_stops_neither_the_other_nor_itself(make: Make, source: Source) -> None:
+def test_a_stream_that_fails_stops_neither_the_other_nor_itself(make: Make, source: PretendHuntress) -> None:
     source.add_escalation([1])
     action = source.add_platform_action()
-    source.failing = lambda request: "escalations" in request.path
+    source.fault("status", path="escalations", status=500, body={"message": "try later"}, times=None)
     ground = make()
     found = ground.listings()
     assert [report.id for report in found[Kind.PLATFORM_ACTION].reports] == [action]
@@ -111,7 +101,7 @@ def test_a_stream_that_fails_stops_neither_the_other_nor_itself(make: Make, sour
     ground.listings()
     # Since when it fails is kept.
     assert ground.books.stream(Kind.ESCALATION).problem_since == state.problem_since
-    source.failing = lambda request: False
+    source.faults.clear()
     ground.store.clock_offset += LISTED_EVERY
     assert ground.listings()[Kind.ESCALATION].complete
     state = ground.books.stream(Kind.ESCALATION)
@@ -119,15 +109,15 @@ def test_a_stream_that_fails_stops_neither_the_other_nor_itself(make: Make, sour
     assert state == StreamState(state.last_complete_at)
 
 
-def test_what_was_shown_before_a_listing_broke_off_is_given_as_incomplete(make: Make, source: Source) -> None:
+def test_what_was_shown_before_a_listing_broke_off_is_given_as_incomplete(make: Make, source: PretendHuntress) -> None:
     number = source.add_escalation([1])
-    source.failing = lambda request: request.query.get("status") == "overdue"
+    source.fault("status", about="^overdue$", status=500, times=None)
     listing = make(platform_actions=False).listings()[Kind.ESCALATION]
     assert [report.id for report in listing.reports] == [number]
     assert not listing.complete
 
 
-def test_what_cannot_be_parsed_is_remembered_until_the_next_listing(make: Make, source: Source) -> None:
+def test_what_cannot_be_parsed_is_remembered_until_the_next_listing(make: Make, source: PretendHuntress) -> None:
     source.add_escalation([1], id=7, status="being looked at")
     with source.lock:
         source.escalations[7]["status"] = "Open"
@@ -149,7 +139,7 @@ def test_what_cannot_be_parsed_is_remembered_until_the_next_listing(make: Make, 
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_a_single_read_says_whether_it_is_over(make: Make, source: Source, wrapped: bool) -> None:
+def test_a_single_read_says_whether_it_is_over(make: Make, source: PretendHuntress, wrapped: bool) -> None:
     source.wrapped = wrapped
     entities = {"total_count": 1, "items": [{"id": 12, "type": "Agent", "details": {"hostname": "laptop01"}}]}
     escalation = source.add_escalation([2], entities=entities)
@@ -171,7 +161,7 @@ def test_a_single_read_says_whether_it_is_over(make: Make, source: Source, wrapp
         ground.streams.read("e99")
 
 
-def test_a_resellers_key_is_told_what_it_cannot_have(make: Make, source: Source) -> None:
+def test_a_resellers_key_is_told_what_it_cannot_have(make: Make, source: PretendHuntress) -> None:
     ground = make(account_id=5)
     assert ground.listings() == {}
     assert source.received == []

@@ -218,12 +218,6 @@ class Web:
 
 
 @pytest.fixture
-def systems() -> Iterator[Systems]:
-    with Systems().running() as systems:
-        yield systems
-
-
-@pytest.fixture
 def make(redis_url: str, tmp_path: Path, systems: Systems) -> Iterator[Callable[..., Web]]:
     with contextlib.ExitStack() as stack:
 

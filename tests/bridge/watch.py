@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from bridge.models import DeliveryState, ReportKey
 from bridge.poller import Cycle, Poller
 from bridge.runtime import make_routes, make_source
 from tests.bridge.stage import Stage, Systems
+
+#: Starts a process with the connectors named, else one PSA.
+MakeWatch = Callable[..., "Watch"]
 
 
 class Skipping(threading.Event):

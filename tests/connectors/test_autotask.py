@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -18,29 +18,9 @@ from connectors.autotask import Autotask
 from connectors.autotask_fields import fit, pages
 from connectors.autotask_settings import AutotaskSettings
 from connectors.base import ConnectorContext, Misconfigured, OutcomeUnknown, Rejected, Unavailable
+from tests.connectors.conftest import Clock, NoProgress
 
 REFERENCE = "huntress-1-42"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class NoProgress:
-    def get(self) -> Mapping[str, str]:
-        return {}
-
-    def save(self, key: str, value: str) -> None:
-        raise AssertionError("Autotask has nothing to remember")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from bridge.rendering import Renderer, RenderInput
 from connectors.autotask import Autotask
 from connectors.autotask_fields import pages
 from connectors.base import Misconfigured, Outcome, OutcomeUnknown, Rejected, Unavailable
-from tests.connectors.test_autotask import REFERENCE, Clock, connector, made, ticket
+from tests.connectors.conftest import Clock
+from tests.connectors.test_autotask import REFERENCE, connector, made, ticket
 
 ACME = Organization(7, "Fabrikam")
 ORGANIZATION = "huntress-org-7"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,23 +16,7 @@ from connectors.base import ConnectorContext, Misconfigured, Outcome, OutcomeUnk
 from connectors.connectwise import ConnectWise, ConnectWiseSettings
 from connectors.connectwise_api import explain
 from connectors.http import Answer
-
-
-@dataclass
-class Clock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class NoProgress:
-    def get(self) -> Mapping[str, str]:
-        return {}
-
-    def save(self, key: str, value: str) -> None:
-        raise AssertionError("one request needs no progress")
-
+from tests.connectors.conftest import Clock, Connect, NoProgress
 
 TICKET = Ticket(
     reference="huntress-7-42",
@@ -48,32 +31,6 @@ TICKET = Ticket(
 )
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def psa(clock: Clock) -> Iterator[PretendConnectWise]:
-    with PretendConnectWise(clock=clock) as server:
-        yield server
-        assert server.handler_errors == []
-
-
-@pytest.fixture
-def connect(psa: PretendConnectWise, clock: Clock) -> Iterator[Callable[..., ConnectWise]]:
-    made: list[ConnectWise] = []
-
-    def make(**overrides: Any) -> ConnectWise:
-        settings = ConnectWiseSettings.model_validate(psa.settings(**{"timeout": 5, **overrides}))
-        made.append(ConnectWise("psa", settings, ConnectorContext(), clock))
-        return made[-1]
-
-    yield make
-    for connector in made:
-        connector.close()
-
-
 def create(connector: ConnectWise, ticket: Ticket = TICKET) -> TicketRef:
     return connector.create(connector.prepare(ticket), NoProgress())
 
@@ -81,9 +38,6 @@ def create(connector: ConnectWise, ticket: Ticket = TICKET) -> TicketRef:
 def found(ref: TicketRef) -> TicketRef:
     """`ref` as a search or a link gives it: only the answer to the create says what the first status was."""
     return replace(ref, status="")
-
-
-Connect = Callable[..., ConnectWise]
 
 
 def test_internal_ticket_carries_everything_and_shows_a_contact_nothing(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,9 @@ import pytest
 
 from bridge.demo.connectwise import PretendConnectWise
 from bridge.models import Company, CompanyMatch, CompanySource, Note, Organization, Ticket, TicketRef, TicketState
-from connectors.base import ConnectorContext, Misconfigured, Outcome, OutcomeUnknown, Rejected, Unavailable
-from connectors.connectwise import ConnectWise, ConnectWiseSettings
-from connectors.testing import Remembered
+from connectors.base import Misconfigured, Outcome, OutcomeUnknown, Rejected, Unavailable
+from connectors.connectwise import ConnectWise
+from tests.connectors.conftest import Connect, NoProgress
 
 TICKET = Ticket(
     reference="huntress-7-42",
@@ -29,32 +29,9 @@ TICKET = Ticket(
 #: Statuses of the board that tickets are made on, by the pretend system's ids.
 NEW, IN_PROGRESS, CLOSED = "201", "202", "203"
 
-Connect = Callable[..., ConnectWise]
-
-
-@pytest.fixture
-def psa() -> Iterator[PretendConnectWise]:
-    with PretendConnectWise(clock=lambda: 0.0) as server:
-        yield server
-        assert server.handler_errors == []
-
-
-@pytest.fixture
-def connect(psa: PretendConnectWise) -> Iterator[Connect]:
-    made: list[ConnectWise] = []
-
-    def make(**overrides: Any) -> ConnectWise:
-        settings = ConnectWiseSettings.model_validate(psa.settings(**{"timeout": 5, **overrides}))
-        made.append(ConnectWise("psa", settings, ConnectorContext(), clock=lambda: 0.0))
-        return made[-1]
-
-    yield make
-    for connector in made:
-        connector.close()
-
 
 def create(connector: ConnectWise, ticket: Ticket = TICKET) -> TicketRef:
-    return connector.create(connector.prepare(ticket), Remembered())
+    return connector.create(connector.prepare(ticket), NoProgress())
 
 
 def changes(psa: PretendConnectWise) -> list[Any]:
