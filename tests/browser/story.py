@@ -1,0 +1,95 @@
+"""What the browser is shown: a bridge between pretend systems, on a day with a little of everything."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.demo import scenario
+from tests.end_to_end.conftest import Bridge, World, wait_until
+
+#: Reports are 4001 to 4012. One is refused by `psa`, one is over; on the last, `desk` asks for a long pause.
+FIRST, LAST = 4001, 4012
+REFUSED, OVER = 4003, 4004
+REFUSAL = "Summary is not allowed on this board"
+#: What the states come to, by connector.
+SETTLED = {
+    ("psa", "created"): 11,
+    ("psa", "closed"): 1,
+    ("psa", "rejected"): 1,
+    ("desk", "created"): 11,
+    ("desk", "closed"): 1,
+    ("desk", "pending"): 1,
+    ("oncall", "created"): 12,
+    ("oncall", "closed"): 1,
+}
+#: The organization for which a company is proposed, and the one that resembles none.
+PROPOSED, UNMAPPED = 6, 5
+#: Entries of the listing that are no reports.
+QUARANTINED: tuple[Any, ...] = (
+    {"subject": "CRITICAL - Incident without an id", "status": "sent", "sent_at": "2026-11-01T00:00:00Z"},
+    scenario.SAMPLES["full"] | {"id": "not a number"},
+)
+
+
+@dataclass
+class Shown:
+    """A running bridge, its page and the systems around it."""
+
+    world: World
+    bridge: Bridge
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.bridge.port}"
+
+    def states(self) -> dict[tuple[str, str], int]:
+        """How many deliveries are in which state, by connector."""
+        found: dict[tuple[str, str], int] = {}
+        for row in self.bridge.deliveries():
+            key = (row["connector"], row["state"])
+            found[key] = found.get(key, 0) + 1
+        return found
+
+    def state(self, report: int, connector: str) -> str:
+        rows = self.bridge.deliveries()
+        return next(r["state"] for r in rows if (r["report_id"], r["connector"]) == (str(report), connector))
+
+
+def world() -> World:
+    """The systems before the bridge looks at them."""
+    made = World(6)
+    for system in (made.connectwise, made.autotask):
+        del system.companies[UNMAPPED : PROPOSED + 1]
+    made.connectwise.companies.append((1006, "ORG6LTD", "Organization 6 Ltd"))
+    for number in range(FIRST, LAST):
+        made.report(number, number % 6 + 1)
+    for number, raw in enumerate(QUARANTINED, 9500):
+        made.huntress.reports[number] = raw
+    made.huntress.add_escalation([1], id=2001)
+    made.psas()["psa"].fault_create("status", REFUSED, status=400, times=None, body={"message": REFUSAL})
+    return made
+
+
+@contextlib.contextmanager
+def running(**tables: Any) -> Iterator[Shown]:
+    """The story, told to its end."""
+    with contextlib.ExitStack() as stack:
+        systems = world().start(stack)
+        bridge = Bridge.in_folder(stack, systems, tables)
+        listed = bridge.folder / "organizations.csv"
+        listed.write_text("organization_id,connector,company\n", encoding="utf-8")
+        bridge.write(organizations={"file": str(listed)}, sources={"escalations": True})
+        shown = Shown(systems, bridge)
+        process = bridge.start("run")
+        wait_until(lambda: len(systems.mailbox.messages) >= LAST - FIRST + 1, 60, "the mails")
+        systems.huntress.close_report(OVER)
+        wait_until(lambda: ("desk", "closed") in shown.states(), 60, "an incident's end is told")
+        systems.psas()["desk"].fault_create("status", LAST, status=429, times=None, headers={"Retry-After": "900"})
+        systems.report(LAST, 1)
+        wait_until(lambda: shown.states() == SETTLED, 60, "everything settles")
+        assert process.poll() is None
+        yield shown
+        bridge.stop(process)
