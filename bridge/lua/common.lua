@@ -72,6 +72,15 @@ local function remember(connector, report, what, text, ago)
   return true
 end
 
+-- A ticket's number became known after its id was written.
+local function call_by_number(connector, report, id, number)
+  local key = P .. 'history:' .. report .. ':' .. connector
+  for i, entry in ipairs(redis.call('LRANGE', key, 0, -1)) do
+    local start, text = string.match(entry, '^([mf]%S+) (.*)$')
+    if text == id then redis.call('LSET', key, i - 1, start .. ' ' .. number) end
+  end
+end
+
 -- What an owner did before the script that now runs: {{what, text, ms ago}, …}.
 local function remember_all(connector, report, events)
   for _, event in ipairs(events or {}) do remember(connector, report, event[1], event[2], event[3]) end

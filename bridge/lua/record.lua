@@ -19,7 +19,11 @@ end
 
 remember_all(connector, report, cjson.decode(ARGV[22]))
 local how, shown = ARGV[21] == '1' and 'found' or 'created', number ~= '' and number or id
-if not delivery.ticket_id or (delivery.ticket_id ~= id and delivery.other_ticket ~= id) then remember(connector, report, how, shown) end
+if not delivery.ticket_id or (delivery.ticket_id ~= id and delivery.other_ticket ~= id) then
+  remember(connector, report, how, shown)
+elseif delivery.ticket_id == id and number ~= '' and (delivery.ticket_number or '') == '' then
+  call_by_number(connector, report, id, number)
+end
 
 local todo = {}
 for _, item in ipairs(cjson.decode(delivery.todo or '[]')) do todo[item] = true end
