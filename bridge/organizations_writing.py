@@ -259,8 +259,12 @@ class _Text:
 
     def _row(self, cells: Sequence[str], *, quote_all: bool, end: str | None = None) -> str:
         line = io.StringIO()
-        quoting = csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
-        writer = csv.writer(line, delimiter=self._delimiter, quoting=quoting, lineterminator="")
+        writer = csv.writer(
+            line,
+            delimiter=self._delimiter,
+            quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL,
+            lineterminator="",
+        )
         writer.writerow(cells)
         return line.getvalue() + (self._end if end is None else end)
 
