@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -258,41 +258,45 @@ class Bookkeeping:
 
     def save_configuration_problem(self, problem: str) -> None:
         """Why the last change of the configuration was refused; '' when it was taken."""
-        key = self.store.key(f"configuration:{socket.gethostname()}")
+        key = self.store.key("configuration_problems")
         if problem:
-            self.client.set(key, problem)
+            self.client.hset(key, socket.gethostname(), problem)
         else:
-            self.client.delete(key)
+            self.client.hdel(key, socket.gethostname())
 
     def configuration_problems(self) -> dict[str, str]:
         """Refused changes of the configuration, by host."""
-        keys = list(self.client.scan_iter(match=self.store.key("configuration:*"), count=500))
-        return {str(key).rsplit(":", 1)[1]: str(self.client.get(key) or "") for key in keys}
+        return cast("dict[str, str]", self.client.hgetall(self.store.key("configuration_problems")))
 
     # -- who is alive --------------------------------------------------------------------------------------------------
 
-    def _heartbeat_key(self, role: str, host: str, pid: int) -> str:
-        return self.store.key(f"heartbeat:{role}:{host}:{pid}")
-
     def beat(self, role: str, problem: str = "") -> None:
         """This process says that it does its work as `role`, or why it does not."""
-        host, pid = socket.gethostname(), os.getpid()
-        entry = {"at": self.store.now(), "problem": problem}
-        self.client.set(self._heartbeat_key(role, host, pid), json.dumps(entry), ex=HEARTBEAT_KEPT)
+        now = self.store.now()
+        entry = json.dumps({"at": now, "problem": problem})
+        self.client.hset(self.store.key("heartbeats"), f"{role}:{socket.gethostname()}:{os.getpid()}", entry)
+        forgotten = [each for each in self._heartbeats() if each.at < now - HEARTBEAT_KEPT]
+        if forgotten:
+            names = [f"{each.role}:{each.host}:{each.pid}" for each in forgotten]
+            self.client.hdel(self.store.key("heartbeats"), *names)
 
     def leave(self, role: str) -> None:
         """A clean stop: this process is not expected to beat any more."""
-        self.client.delete(self._heartbeat_key(role, socket.gethostname(), os.getpid()))
+        self.client.hdel(self.store.key("heartbeats"), f"{role}:{socket.gethostname()}:{os.getpid()}")
 
     def heartbeats(self, role: str = "*", host: str = "*") -> list[Heartbeat]:
-        found = []
-        for key in self.client.scan_iter(match=self.store.key(f"heartbeat:{role}:{host}:*"), count=500):
-            name = cast(str, key)[len(self.store.prefix) :]
-            stored = cast("str | None", self.client.get(cast(str, key)))
-            if stored:
-                entry: Mapping[str, object] = json.loads(stored)
-                _, beat_role, beat_host, pid = name.split(":", 3)
-                found.append(
-                    Heartbeat(beat_role, beat_host, int(pid), float(cast(float, entry["at"])), str(entry["problem"]))
-                )
+        """The last sign of life of each process that gave one lately, of one role or host, or of all."""
+        now = self.store.now()
+        found = [
+            each
+            for each in self._heartbeats()
+            if role in ("*", each.role) and host in ("*", each.host) and each.at >= now - HEARTBEAT_KEPT
+        ]
         return sorted(found, key=lambda beat: (beat.role, beat.host, beat.pid))
+
+    def _heartbeats(self) -> Iterator[Heartbeat]:
+        stored = cast("dict[str, str]", self.client.hgetall(self.store.key("heartbeats")))
+        for name, value in stored.items():
+            role, host, pid = name.split(":", 2)
+            entry: Mapping[str, object] = json.loads(value)
+            yield Heartbeat(role, host, int(pid), float(cast(float, entry["at"])), str(entry["problem"]))

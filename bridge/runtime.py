@@ -222,6 +222,10 @@ class Runtime:
         self.stopping.set()
         self._stack.close()
 
+    def at_end(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called when this process lets go, while store and source are still there."""
+        self._stack.callback(callback)
+
     @property
     def settings(self) -> Settings:
         return self.assembly.settings

@@ -8,6 +8,7 @@ import redis
 import structlog
 
 from bridge.runtime import Runtime
+from bridge.web.delivery_index import DeliveryIndex
 from bridge.web.webhooks import Refusals
 
 log = structlog.get_logger(__name__)
@@ -21,6 +22,12 @@ class Site:
     #: A client that does not wait long: a few requests that wait for a Redis that hangs would occupy every thread.
     asked_first: redis.Redis
     refusals: Refusals = field(default_factory=Refusals)
+    #: Which deliveries there are, to filter and count; it reads nothing before somebody looks.
+    index: DeliveryIndex = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.index = DeliveryIndex(self.runtime.store)
+        self.runtime.at_end(self.index.close)
 
     def audit(self, action: str, **what: object) -> None:
         """Writes down that the person who asks now did `action`."""
