@@ -79,7 +79,7 @@ def check_online(settings: Settings) -> list[Finding]:
     except ConfigurationError:
         return findings  # said by the check off line
     for name, connector in connectors.items():
-        findings += _check_connector(connector, companies, name)
+        findings += check_connector(connector, companies, name)
         connector.close()
     return findings
 
@@ -123,7 +123,8 @@ def _check_source(settings: Settings, budget: Budget) -> Iterator[Finding]:
             yield Finding(f"sources.{kind.value}s", str(error))
 
 
-def _check_connector(connector: Connector, companies: Companies, name: str) -> Iterator[Finding]:
+def check_connector(connector: Connector, companies: Companies, name: str) -> Iterator[Finding]:
+    """Tries one connector's credentials, names and companies; what is wrong with them, also when it cannot be asked."""
     prefix = f"connectors.{name}"
     said = set()
     try:
