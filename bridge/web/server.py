@@ -26,6 +26,7 @@ class WebServer:
     """Listens from its making on; answers while `serve` runs."""
 
     def __init__(self, runtime: Runtime) -> None:
+        runtime.settings.require_page()
         web = runtime.settings.web
         try:
             self.server = create_server(
