@@ -29,7 +29,9 @@ NAMES = ("chromium", "chromium-browser")
 
 _AXE = (resources.files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
 #: A violation of the content policy is said on the console as well, but not always.
-_TELL = "addEventListener('securitypolicyviolation', e => console.error('policy: ' + e.violatedDirective + e.blockedURI));"
+_TELL = (
+    "addEventListener('securitypolicyviolation', e => console.error('policy: ' + e.violatedDirective + e.blockedURI));"
+)
 
 
 def executable() -> str | None:
@@ -86,7 +88,7 @@ class Window:
 
     def focused(self) -> str:
         """The element that has the keyboard, for people: its tag and its name."""
-        return str(self.page.evaluate("() => { const e = document.activeElement; return e.tagName + ' ' + (e.labels?.[0]?.innerText || e.innerText || e.name || '').trim(); }"))
+        return str(self.page.evaluate(_FOCUSED))
 
     def tab_to(self, wanted: str, most: int = 150) -> None:
         """Presses the tab key until what is `wanted` (a regular expression for `focused`) has the keyboard."""
@@ -152,6 +154,11 @@ def window(
         context.close()
     opened.finish()
 
+
+_FOCUSED = """() => {
+  const e = document.activeElement;
+  return `${e.tagName} ${e.ariaLabel || e.labels?.[0]?.innerText || e.innerText || e.name || ""}`.trim();
+}"""
 
 _STICKING_OUT = """() => {
   const scrolls = (e) => e && e !== document.body

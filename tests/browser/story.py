@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from werkzeug.routing import Map
+
 from bridge.demo import scenario
+from bridge.runtime import Runtime
+from bridge.settings import load
+from bridge.web.app import create_app
 from tests.end_to_end.conftest import Bridge, World, wait_until
 
 #: Reports are 4001 to 4012. One is refused by `psa`, one is over; on the last, `desk` asks for a long pause.
@@ -44,6 +49,11 @@ class Shown:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.bridge.port}"
+
+    def rules(self) -> Map:
+        """Which paths the page answers."""
+        with Runtime(load(self.bridge.config, self.bridge.environment())) as runtime:
+            return create_app(runtime).url_map
 
     def states(self) -> dict[tuple[str, str], int]:
         """How many deliveries are in which state, by connector."""
