@@ -32,8 +32,8 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Most bytes of a request's body, where nothing longer is expected, and most fields of a form.
 BODY = 262_144
 FIELDS = 2_000
-#: Endpoints that take whole reports.
-LONG = {"webhooks.take": LONGEST_BODY + 1, "previews.show": LONGEST_BODY, "previews.render": LONGEST_BODY}
+#: Blueprints that take whole reports.
+LONG = frozenset({"webhooks", "previews"})
 
 
 class Guard:
@@ -53,8 +53,8 @@ class Guard:
         endpoint = request.endpoint
         web = self.site.runtime.settings.web
         g.visitor = visitor(request, web)
-        g.person, g.browser = None, ""
-        request.max_content_length = LONG.get(endpoint or "", BODY)
+        g.person, g.browser = None, well_formed(request.cookies.get(self.cookie_name()))
+        request.max_content_length = LONGEST_BODY + 1 if request.blueprint in LONG else BODY
         if endpoint in PUBLIC or (endpoint in MONITORED and self._monitor()):
             return None
         refusal = self._refuse_way(g.visitor)
@@ -125,7 +125,6 @@ class Guard:
         return None
 
     def _person(self, who: Visitor) -> Person | None:
-        g.browser = well_formed(request.cookies.get(self.cookie_name()))
         web = self.site.runtime.settings.web
         if self.local():
             return LOCAL
@@ -153,6 +152,10 @@ class Guard:
             answer = jsonify(ok=False, problems=[sentence])
             return answer, 401, {"WWW-Authenticate": 'Bearer realm="huntress-bridge"'}
         if request.method in ("GET", "HEAD") and "X-Live" not in request.headers:
+            if request.headers.get("Sec-Fetch-Site") == "cross-site":
+                # By a link from elsewhere, in a mail perhaps: the browser kept the cookie back. It sends it when this
+                # answer asks again.
+                return render_template("again.html"), 200
             here = request.full_path if request.query_string else request.path
             return redirect(url_for("login.show", next=None if here == "/" else here), 303)
         return refused(401, "Your session has ended", "Nothing was done. Log in again, then repeat it.")

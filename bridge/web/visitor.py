@@ -67,15 +67,15 @@ def visitor(request: Request, web: WebSettings) -> Visitor:
     by_proxy = any(name in request.headers for name in _PROXY_MARKS)
     if not _trusted(parse(peer), web.trusted_proxies):
         return Visitor(peer, request.host, request.scheme == "https", by_proxy=by_proxy)
-    names = request.headers.getlist(web.trusted_proxy_header) if web.trusted_proxy_header else []
+    name = request.headers.get(web.trusted_proxy_header, "") if web.trusted_proxy_header else ""
     forwarded_host = _last(request.headers.getlist("X-Forwarded-Host"))
     scheme = _last(request.headers.getlist("X-Forwarded-Proto")) or request.scheme
     return Visitor(
         _client(peer, request.headers.getlist("X-Forwarded-For"), web.trusted_proxies),
         forwarded_host or request.host,
         scheme.lower() == "https",
-        # Two of them: the proxy did not strip what the client sent.
-        one_line(names[0])[:_LONGEST_NAME] if len(names) == 1 else "",
+        # With a comma it is two headers that were joined: the proxy did not strip what the client sent.
+        "" if "," in name else one_line(name)[:_LONGEST_NAME],
         by_proxy=True,
     )
 
