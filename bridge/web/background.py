@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 class Run(Generic[Result]):
     """One piece of work. `began_at` is in seconds since the epoch, `seconds` how long it took; None: it goes on.
 
-    `problem` says why there is no result.
+    `problem` says why it has no result. `result` is that of an earlier one until there is another.
     """
 
     began_at: float
@@ -64,7 +64,7 @@ class Background(Generic[Result]):
             before = self._runs.get(name)
             if before is not None and before.under_way:
                 return False
-            self._runs[name] = run = Run(began_at)
+            self._runs[name] = run = Run(began_at, result=before.result if before else None)
             done = self._done[name] = threading.Event()
         threading.Thread(
             target=self._do, args=(name, run, work, done), name=f"{self._what}-{name}", daemon=True
@@ -78,7 +78,7 @@ class Background(Generic[Result]):
 
     def _do(self, name: str, run: Run[Result], work: Callable[[], Result], done: threading.Event) -> None:
         began = time.monotonic()
-        result, problem = None, ""
+        result, problem = run.result, ""
         try:
             result = work()
         except Outcome as outcome:

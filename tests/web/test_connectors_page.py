@@ -111,7 +111,7 @@ def test_a_check_that_takes_long_is_shown_under_way_and_not_started_twice(
         arrived.set()
         go_on.wait(30)
 
-    systems.connectwise.meanwhile = hold  # type: ignore[method-assign]
+    systems.connectwise.meanwhile = hold
     try:
         page.post("/connectors/psa/check")
         assert arrived.wait(30)
