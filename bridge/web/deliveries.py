@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -9,10 +10,11 @@ from flask import Blueprint, Response, render_template, request
 
 from bridge.models import SEVERITIES, DeliveryState
 from bridge.web import delivery, delivery_actions
+from bridge.web.delivery_file import lines
 from bridge.web.delivery_filter import OTHER, Filter
-from bridge.web.delivery_index import Place, Progress, named_so
+from bridge.web.delivery_index import Progress
 from bridge.web.delivery_rows import Names, Row, rows
-from bridge.web.delivery_table import lines
+from bridge.web.delivery_table import Place, named_so
 from bridge.web.site import Site
 
 #: Deliveries on one page of the list.
@@ -113,6 +115,14 @@ def blueprint(site: Site) -> Blueprint:
             now=site.runtime.store.now(),
         )
 
+    @pages.errorhandler(sqlite3.Error)
+    def no_list(error: sqlite3.Error) -> tuple[str, int]:
+        text = (
+            f"The list of deliveries cannot be kept on this machine's disk ({error}). It is kept where temporary files "
+            "go: make room there. No delivery is concerned; `huntress-bridge deliveries` lists them all."
+        )
+        return render_template("problem.html", title="The list cannot be shown", text=text), 503
+
     @pages.get("/deliveries.csv")
     def table() -> Response:
         wanted, _ = Filter.read(request.args)
@@ -121,6 +131,6 @@ def blueprint(site: Site) -> Blueprint:
         response.headers["Content-Disposition"] = "attachment; filename=deliveries.csv"
         return response
 
-    delivery.add_to(pages, site, names)
-    delivery_actions.add_to(pages, site, names, page)
+    one = delivery.add_to(pages, site, names)
+    delivery_actions.add_to(pages, site, names, page=page, one=one)
     return pages

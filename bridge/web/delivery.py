@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -80,16 +80,28 @@ def report_text(runtime: Runtime, delivery: Delivery) -> str:
     return plain_text(view, runtime.settings.zone)
 
 
-def add_to(pages: Blueprint, site: Site, names: Names) -> None:
-    """The address of one delivery, among the deliveries' pages."""
+def add_to(pages: Blueprint, site: Site, names: Names) -> Callable[[ReportKey, str, str], str]:
+    """The address of one delivery, among the deliveries' pages.
+
+    Returns what shows one again, with the reason that a person typed; it raises `LookupError` when there is none.
+    """
+
+    def show(report_id: ReportKey, connector: str, reason: str = "") -> str:
+        found = story(site.runtime, report_id, connector, names.all())
+        if found is None:
+            raise LookupError
+        return render_template("delivery.html", story=found, reason=reason, now=site.runtime.store.now())
 
     @pages.get("/deliveries/<report>/<connector>")
     def one(report: str, connector: str) -> str | tuple[str, int]:
         try:
-            found = story(site.runtime, report_key(report), connector, names.all())
+            key = report_key(report)
         except ValueError:
-            found = None
-        if found is None:
+            key = 0  # no report has it
+        try:
+            return show(key, connector)
+        except LookupError:
             text = f"There is no delivery of a report {report[:40]} to {connector[:40]}, or not any more."
             return render_template("problem.html", title="No such delivery", text=text), 404
-        return render_template("delivery.html", story=found, now=site.runtime.store.now())
+
+    return show

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response as Answer
 
 from bridge import steering
-from bridge.models import DeliveryState
+from bridge.models import DeliveryState, ReportKey
 from bridge.reading import Pair
 from bridge.retrying import RETRIED, retry_all
 from bridge.web.delivery_filter import Filter
-from bridge.web.delivery_index import Place, named_so
 from bridge.web.delivery_rows import Names
+from bridge.web.delivery_table import Place, named_so
 from bridge.web.picking import NoReason, picked, reason_in
 from bridge.web.site import Site
 
 
-def add_to(pages: Blueprint, site: Site, names: Names, page: Callable[..., str]) -> None:
-    """The addresses that act. `page` shows the list again, with what a person typed."""
+def add_to(
+    pages: Blueprint,
+    site: Site,
+    names: Names,
+    *,
+    page: Callable[..., str],
+    one: Callable[[ReportKey, str, str], str],
+) -> None:
+    """The addresses that act. `page` shows the list again, `one` a delivery, with what a person typed."""
 
     @pages.post("/deliveries/retry")
     def retry() -> Answer:
@@ -45,11 +53,21 @@ def add_to(pages: Blueprint, site: Site, names: Names, page: Callable[..., str])
             reason = reason_in(request.form)
         except NoReason as problem:
             flash(str(problem), "failed")
-            return page(request.form, request.form.get("reason", ""), request.form.getlist("pick")), 400
+            typed = request.form.get("reason", "")
+            if len(chosen) == 1 and request.form.get("from") == "delivery":
+                with suppress(LookupError):
+                    return one(*chosen[0], typed), 400
+            return page(request.form, typed, request.form.getlist("pick")), 400
         done = 0
         for report_id, connector in chosen:
             refusal = steering.handle(site.runtime.store, report_id, connector, reason)
-            site.audit("handle", report_id=report_id, connector=connector, reason=reason, refused=refusal)
+            site.audit(
+                "handle",
+                outcome="refused" if refusal else "done",
+                report_id=report_id,
+                connector=connector,
+                reason=reason,
+            )
             if refusal:
                 flash(refusal[:1].upper() + refusal[1:] + ".", "failed")
             done += not refusal

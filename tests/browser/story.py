@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from werkzeug.routing import Map
@@ -75,7 +76,9 @@ def world() -> World:
         del system.companies[UNMAPPED : PROPOSED + 1]
     made.connectwise.companies.append((1006, "ORG6LTD", "Organization 6 Ltd"))
     for number in range(FIRST, LAST):
-        made.report(number, number % 6 + 1)
+        # Sent one after the other in the last minutes before the bridge looks.
+        sent = scenario.stamp(datetime.now(UTC) - timedelta(seconds=20 * (LAST - number)))
+        made.report(number, number % 6 + 1, sent_at=sent, updated_at=sent)
     for number, raw in enumerate(QUARANTINED, 9500):
         made.huntress.reports[number] = raw
     made.huntress.add_escalation([1], id=2001)
@@ -98,7 +101,7 @@ def running(**tables: Any) -> Iterator[Shown]:
         systems.huntress.close_report(OVER)
         wait_until(lambda: ("desk", "closed") in shown.states(), 60, "an incident's end is told")
         systems.psas()["desk"].fault_create("status", LAST, status=429, times=None, headers={"Retry-After": "900"})
-        systems.report(LAST, 1)
+        systems.report(LAST, 1, sent_at=scenario.stamp(datetime.now(UTC)))
         wait_until(lambda: shown.states() == SETTLED, 60, "everything settles")
         assert process.poll() is None
         yield shown
