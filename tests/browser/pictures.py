@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import Page
+from playwright.sync_api import FloatRect, Page
 
 from tests.browser import story
 from tests.browser.chrome import DESKTOP, PHONE, Scheme, Window
@@ -22,14 +22,19 @@ TALLEST = {DESKTOP: 1500, PHONE: 1700}
 class Picture:
     name: str
     path: str
-    #: Text of the page once it shows everything.
-    ready: str = ""
-    dark: bool = False
+    schemes: tuple[Scheme, ...] = ("light",)
+
+    def files(self) -> dict[str, tuple[Scheme, tuple[int, int]]]:
+        """How the page looks in each of the picture's files."""
+        return {
+            f"{self.name}{'-dark' if scheme == 'dark' else ''}{suffix}.png": (scheme, size)
+            for scheme in self.schemes
+            for suffix, size in (("", DESKTOP), ("-phone", PHONE))
+        }
 
 
 PICTURES = (
-    Picture("overview", "/"),
-    Picture("overview-dark", "/", dark=True),
+    Picture("overview", "/", ("light", "dark")),
     Picture("deliveries", "/deliveries?connector=psa"),
     Picture("delivery", f"/deliveries/{story.REFUSED}/psa"),
     Picture("organizations", "/organizations"),
@@ -43,17 +48,18 @@ _MASKS = (
     (r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(\+00:00| ?UTC|Z)?)?", "TIME"),
     (rf"\bin {_DURATION}\b|\b{_DURATION} ago\b|\b{_DURATION}\b", "DURATION"),
     (r"127\.0\.0\.1:[0-9]+", "HOST"),
+    (r"tenant[0-9]+\.example", "TENANT"),
     (r"[a-z/]+/hb-[a-z0-9_]+", "FOLDER"),
     (r"T[0-9]{8}\.[0-9]{4}|\b(10|70)[0-9]{2}\b", "TICKET"),
 )
 
 
 def words(page: Page) -> str:
-    """What assistive technology reads of a page, without what differs each time."""
-    text = page.locator("body").aria_snapshot()
+    """What a person reads on the page, without what differs each time."""
+    text = page.locator("body").inner_text()
     for pattern, mask in _MASKS:
         text = re.sub(pattern, mask, text)
-    return text
+    return "\n".join(filter(None, (re.sub(r"\s+", " ", line).strip() for line in text.splitlines())))
 
 
 def stored() -> dict[str, str]:
@@ -72,11 +78,9 @@ def store(texts: dict[str, str]) -> None:
 def take(window: Window, picture: Picture) -> None:
     """Writes the picture of what is shown, on a desk and on a phone."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    scheme: Scheme = "dark" if picture.dark else "light"
-    for suffix, size in (("", DESKTOP), ("-phone", PHONE)):
+    for name, (scheme, size) in picture.files().items():
         window.size(size, scheme)
         height = window.page.evaluate("() => document.documentElement.scrollHeight")
-        clip = {"x": 0, "y": 0, "width": size[0], "height": min(height, TALLEST[size])}
-        window.page.screenshot(
-            path=FOLDER / f"{picture.name}{suffix}.png", full_page=True, clip=clip, animations="disabled", caret="hide"
-        )
+        clip = FloatRect(x=0, y=0, width=size[0], height=min(height, TALLEST[size]))
+        window.page.screenshot(path=FOLDER / name, full_page=True, clip=clip, animations="disabled", caret="hide")
+    window.size(DESKTOP, "light")

@@ -66,7 +66,7 @@ class Shown:
 
     def state(self, report: int, connector: str) -> str:
         rows = self.bridge.deliveries()
-        return next(r["state"] for r in rows if (r["report_id"], r["connector"]) == (str(report), connector))
+        return next(str(r["state"]) for r in rows if (r["report_id"], r["connector"]) == (report, connector))
 
 
 def world() -> World:
