@@ -54,7 +54,7 @@ def test_the_ticket_stands_beside_its_templates(page: Page) -> None:
     assert "The ticket in psa" in text
     assert "HIGH - Incident on DESKTOP-01 (Acme Corp)" in text
     assert "Reference huntress-5-1001" in text
-    assert "Priority Priority 1" in text
+    assert "Priority Priority 2 - High" in text
     assert "connectwise/text.j2 built-in" in text
 
 
