@@ -1,0 +1,1 @@
+"""Tests of the page, asked as a browser asks it."""
