@@ -13,6 +13,7 @@ from bridge.printing import moment
 from bridge.runtime import Runtime
 from bridge.web import connectors, deliveries, organizations, overview, previews, quarantine, status
 from bridge.web.site import Site
+from bridge.web.times import ago, lasted
 from bridge.web.webhooks import webhooks
 
 #: Pages in the order of the menu: endpoint and title.
@@ -95,22 +96,3 @@ POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-
-
-def ago(at: float | None, now: float) -> str:
-    """How long ago `at` was (both in seconds since the epoch), or how far ahead, for people."""
-    if at is None:
-        return "never"
-    return f"in {lasted(at - now)}" if at > now else f"{lasted(now - at)} ago"
-
-
-def lasted(seconds: float | None) -> str:
-    """A length of time for people: 0.4 s, 12 s, 5 min, 3 h, 2 days."""
-    if seconds is None:
-        return "not known"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    for size, unit in ((60, "s"), (3600, "min"), (86400, "h")):
-        if seconds < size * (2 if unit != "s" else 1.5):
-            return f"{seconds / {'s': 1, 'min': 60, 'h': 3600}[unit]:.0f} {unit}"
-    return f"{seconds / 86400:.0f} days"

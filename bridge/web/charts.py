@@ -9,12 +9,15 @@ from datetime import date
 
 #: In units of the picture; it is drawn as wide as its card.
 WIDTH, HEIGHT = 420.0, 170.0
-LEFT, RIGHT, TOP, BOTTOM = 38.0, 4.0, 10.0, 22.0
+LEFT, RIGHT, TOP, BOTTOM = 38.0, 16.0, 10.0, 22.0
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One kind of value, one for each day; None: nothing is known of that day. `kind` is its class in the style sheet."""
+    """One kind of value, one for each day; None: nothing is known of that day.
+
+    `kind` is its class in the style sheet.
+    """
 
     name: str
     kind: str
@@ -67,12 +70,16 @@ def bars(
     series: Sequence[Series],
     *,
     stacked: bool,
+    least: float,
     shown: Callable[[float], str],
 ) -> Chart:
-    """A bar for each series and day, on top of each other or side by side. `shown` writes a value for people."""
+    """A bar for each series and day, on top of each other or side by side.
+
+    `least`: what the scale reaches at least. `shown` writes a value for people.
+    """
     columns = [[each.values[index] or 0.0 for each in series] for index in range(len(days))]
     highest = max((sum(column) if stacked else max(column, default=0.0) for column in columns), default=0.0)
-    top = round_up(highest)
+    top = max(round_up(highest), least)
     scale = (HEIGHT - TOP - BOTTOM) / top
     slot = (WIDTH - LEFT - RIGHT) / max(len(days), 1)
     drawn: list[Bar] = []
@@ -95,7 +102,10 @@ def bars(
     ]
     lines = [Tick(round(HEIGHT - BOTTOM - part * top * scale, 1), shown(part * top)) for part in (0, 0.5, 1)]
     table = [
-        (day.isoformat(), tuple("" if (value := each.values[index]) is None else shown(value) for each in series))
+        (
+            day.isoformat(),
+            tuple("" if value is None else shown(value) for value in (each.values[index] for each in series)),
+        )
         for index, day in enumerate(days)
     ]
     return Chart(
@@ -114,9 +124,9 @@ def bars(
 def round_up(value: float) -> float:
     """The next value with one digit that a scale ends well at, such as 4, 20 or 600."""
     if value <= 0:
-        return 4.0
+        return 0.0
     size = 10.0 ** math.floor(math.log10(value))
-    return next(step * size for step in (1, 2, 4, 6, 8, 10) if step * size >= value * 0.9999)
+    return next(step * size for step in (1, 2, 3, 4, 6, 8, 10) if step * size >= value * 0.9999)
 
 
 def day_name(day: date) -> str:

@@ -87,8 +87,8 @@ def outlook(delivery: Delivery, *, configured: bool, paused: bool) -> Outlook:
         return Outlook(
             "Nothing, until a person acts: a ticket may exist or not, and nobody can be asked.",
             None,
-            f"Look for {delivery.reference} where the ticket should be. If it is there, take it over with {link} or mark "
-            "this delivery as handled; if not, retry, which makes it.",
+            f"Look for {delivery.reference} where the ticket should be. If it is there, take it over with {link} or "
+            "mark this delivery as handled; if not, retry, which makes it.",
         )
     if state is DeliveryState.HANDLED:
         return Outlook(
@@ -110,8 +110,8 @@ def outlook(delivery: Delivery, *, configured: bool, paused: bool) -> Outlook:
         )
     if state is DeliveryState.CREATING:
         return Outlook(
-            "The create request went out and its outcome is not known yet: the ticket is looked up by its reference, and "
-            "only made once that found nothing.",
+            "The create request went out and its outcome is not known yet: the ticket is looked up by its reference, "
+            "and only made once that found nothing.",
             at,
             "Nothing has to be done. Retry looks it up now.",
         )
