@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from bridge.models import Kind
 from bridge.settings_reading import CONFIG_VARIABLE, ConfigurationError, read_toml
 from bridge.settings_types import BaseUrl, HeartbeatUrl, PortalUrl, RedisUrl, SigningSecret, ZoneName
+from bridge.web_settings import WebSettings
 from connectors.base import ConnectorSettings, Duration, NotBefore, ProxyUrl, SettingsModel
 
 if TYPE_CHECKING:
@@ -106,13 +107,6 @@ class WorkerSettings(SettingsModel):
 
     #: 0: what rule 12 asks for, `Settings.worker_threads`.
     threads: Annotated[int, Field(ge=0, le=1000)] = 0
-
-
-class WebSettings(SettingsModel):
-    """Where page, health and metrics listen."""
-
-    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 8080
 
 
 class WebhooksSettings(SettingsModel):
@@ -220,6 +214,11 @@ class Settings(BaseSettings):
             raise ConfigurationError(
                 ['no connector is configured; add a table such as [connectors.psa] with type = "connectwise"']
             )
+
+    def require_page(self) -> None:
+        """Raises `ConfigurationError` when strangers could use the page."""
+        if self.web.problem():
+            raise ConfigurationError([self.web.problem()])
 
     def masked(self) -> dict[str, Any]:
         """All settings as plain data for diagnostics, secrets and the users of proxies masked."""

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import redis
-from flask import Flask, Response, render_template, request, send_from_directory
+from flask import Flask, Response, g, request, send_from_directory, url_for
 
 from bridge.broker import quick_client
 from bridge.printing import moment
 from bridge.runtime import Runtime
-from bridge.web import connectors, deliveries, organizations, overview, previews, quarantine, status
+from bridge.web import (
+    activity,
+    connectors,
+    deliveries,
+    login,
+    organizations,
+    overview,
+    previews,
+    problems,
+    quarantine,
+    status,
+)
+from bridge.web.guard import PUBLIC, Guard
+from bridge.web.sessions import ToldInterface
 from bridge.web.site import Site
 from bridge.web.times import ago, lasted
 from bridge.web.webhooks import webhooks
@@ -24,9 +39,10 @@ MENU = (
     ("previews.show", "Templates"),
     ("connectors.show", "Connectors"),
     ("quarantine.show", "Quarantine"),
+    ("activity.show", "Activity"),
 )
 #: Answered without a look at Redis first.
-WITHOUT_REDIS = frozenset({"healthz", "readyz", "static_file", "status.show", "webhooks.take"})
+WITHOUT_REDIS = PUBLIC | {"status.show"}
 STATIC = Path(__file__).parent / "static"
 
 
@@ -36,9 +52,14 @@ def create_app(runtime: Runtime) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     site = Site(runtime, quick_client(runtime.url))
     app.extensions["site"] = site
+    # Before anything else that looks at a request.
+    guard = Guard(app, site)
+    app.session_interface = ToldInterface(site.sessions)
     app.register_blueprint(webhooks(runtime, site.asked_first, site.refusals))
-    for page in (status, overview, deliveries, organizations, previews, connectors, quarantine):
+    app.register_blueprint(login.blueprint(site, guard))
+    for page in (status, overview, deliveries, organizations, previews, connectors, quarantine, activity):
         app.register_blueprint(page.blueprint(site))
+    problems.register(app)
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -63,36 +84,16 @@ def create_app(runtime: Runtime) -> Flask:
         if request.endpoint not in WITHOUT_REDIS:
             site.asked_first.ping()
 
-    @app.errorhandler(redis.RedisError)
-    def no_redis(_: redis.RedisError) -> tuple[str, int]:
-        return render_template("problem.html", title="Redis does not answer", text=NO_REDIS), 503
-
-    @app.errorhandler(404)
-    def nothing_here(_: Exception) -> tuple[str, int]:
-        return render_template(
-            "problem.html", title="There is no such page", text="The menu leads to all there are."
-        ), 404
-
-    @app.after_request
-    def harden(response: Response) -> Response:
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["Content-Security-Policy"] = POLICY
-        return response
-
     @app.context_processor
     def shared() -> dict[str, Any]:
-        return {"menu": MENU, "csrf_token": lambda: ""}
+        return {"menu": MENU, "person": g.get("person"), "asset": asset}
 
     app.jinja_env.filters.update(moment=moment, ago=ago, seconds=lasted)
     return app
 
 
-NO_REDIS = (
-    "The page reads everything from Redis, and Redis does not answer. Nothing is lost: what is open is listed again as "
-    "soon as it does. Check [redis] url, or, for the embedded one, the log and the disk of data_dir."
-)
-POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
+@functools.cache
+def asset(name: str) -> str:
+    """Address of a static file; another one when the file is another, so that browsers may keep it."""
+    content = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()
+    return url_for("static_file", name=name, v=content[:12])

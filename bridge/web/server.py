@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import structlog
+from waitress.channel import HTTPChannel
 from waitress.server import create_server
 
 from bridge.runtime import Runtime
@@ -17,30 +22,66 @@ log = structlog.get_logger(__name__)
 
 #: Threads that answer.
 THREADS = 4
+#: Connections at once.
+CONNECTIONS = 200
+#: Seconds after which a connection is closed on which nothing moves, and those that one request may take to arrive.
+IDLE = 30
+SLOWEST = 30.0
+#: Most bytes of a request's headers.
+LONGEST_HEADERS = 32_768
 
 # It warns of every request that waits for a thread, and anybody can send many.
 logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
-class WebServer:
-    """Listens from its making on; answers while `serve` runs."""
+class _Channel(HTTPChannel):
+    """A connection that sends a request by single bytes is closed, or a few of them would occupy all there are."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, *arguments: Any, clock: Callable[[], float], **more: Any) -> None:
+        self._clock = clock
+        self._began = 0.0
+        super().__init__(*arguments, **more)
+
+    def received(self, data: bytes) -> bool:
+        now = self._clock()
+        if self.request is None:
+            self._began = now
+        elif now - self._began > SLOWEST:
+            self.will_close = True
+            return False
+        return bool(super().received(data))
+
+
+class WebServer:
+    """Listens from its making on; answers while `serve` runs. `clock` gives seconds, from any start."""
+
+    def __init__(self, runtime: Runtime, clock: Callable[[], float] = time.monotonic) -> None:
+        runtime.settings.require_page()
         web = runtime.settings.web
+        listening: dict[int, Any] = {}
         try:
             self.server = create_server(
                 create_app(runtime),
+                map=listening,
                 host=web.host,
                 port=web.port,
                 threads=THREADS,
                 ident=None,
                 # It reads a whole body before the application is asked.
                 max_request_body_size=LONGEST_BODY + 1,
+                max_request_header_size=LONGEST_HEADERS,
+                connection_limit=CONNECTIONS,
+                channel_timeout=IDLE,
+                # Which proxies are believed is decided by `bridge.web.visitor`, which knows networks too.
+                clear_untrusted_proxy_headers=False,
             )
         except OSError as error:
             raise ConfigurationError(
                 [f"web.port: cannot listen on {web.host} port {web.port} ({error.strerror}); set it to a free one"]
             ) from None
+        for socket in listening.values():
+            if hasattr(socket, "channel_class"):
+                socket.channel_class = partial(_Channel, clock=clock)
         log.info("page", url=f"http://{web.host}:{web.port}/status")
 
     def serve(self, stopping: threading.Event) -> None:

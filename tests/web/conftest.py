@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from werkzeug.test import TestResponse
 from bridge.web.app import create_app
 from tests.bridge.conftest import make, systems
 from tests.bridge.stage import Stage
+from tests.web.door import Door
 
 __all__ = ["make", "systems"]
 
@@ -75,8 +78,14 @@ class Balance(HTMLParser):
 
 
 @pytest.fixture
-def make_page() -> Callable[[Stage], Page]:
-    return Page
+def open_door(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Door]]:
+    """Opens the page of a process with this `[web]`; further ones stand beside it on the same Redis."""
+    with contextlib.ExitStack() as stack:
+
+        def open_door(web: dict[str, Any], **tables: Any) -> Door:
+            return stack.enter_context(Door(redis_url, tmp_path, web, **tables))
+
+        yield open_door
 
 
 def words(html: str) -> str:
