@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -258,11 +258,10 @@ class Bookkeeping:
 
     def save_configuration_problem(self, problem: str) -> None:
         """Why the last change of the configuration was refused; '' when it was taken."""
-        key = self.store.key("configuration_problems")
         if problem:
-            self.client.hset(key, socket.gethostname(), problem)
+            self.client.hset(self.store.key("configuration_problems"), socket.gethostname(), problem)
         else:
-            self.client.hdel(key, socket.gethostname())
+            self.client.hdel(self.store.key("configuration_problems"), socket.gethostname())
 
     def configuration_problems(self) -> dict[str, str]:
         """Refused changes of the configuration, by host."""
@@ -272,31 +271,26 @@ class Bookkeeping:
 
     def beat(self, role: str, problem: str = "") -> None:
         """This process says that it does its work as `role`, or why it does not."""
-        now = self.store.now()
-        entry = json.dumps({"at": now, "problem": problem})
-        self.client.hset(self.store.key("heartbeats"), f"{role}:{socket.gethostname()}:{os.getpid()}", entry)
-        forgotten = [each for each in self._heartbeats() if each.at < now - HEARTBEAT_KEPT]
-        if forgotten:
-            names = [f"{each.role}:{each.host}:{each.pid}" for each in forgotten]
-            self.client.hdel(self.store.key("heartbeats"), *names)
+        now, key = self.store.now(), self.store.key("heartbeats")
+        self.client.hset(key, _beating(role), json.dumps({"at": now, "problem": problem}))
+        beats = cast("dict[str, str]", self.client.hgetall(key))
+        gone = [name for name, entry in beats.items() if abs(now - json.loads(entry)["at"]) > HEARTBEAT_KEPT]
+        if gone:
+            self.client.hdel(key, *gone)
 
     def leave(self, role: str) -> None:
         """A clean stop: this process is not expected to beat any more."""
-        self.client.hdel(self.store.key("heartbeats"), f"{role}:{socket.gethostname()}:{os.getpid()}")
+        self.client.hdel(self.store.key("heartbeats"), _beating(role))
 
-    def heartbeats(self, role: str = "*", host: str = "*") -> list[Heartbeat]:
-        """The last sign of life of each process that gave one lately, of one role or host, or of all."""
-        now = self.store.now()
-        found = [
-            each
-            for each in self._heartbeats()
-            if role in ("*", each.role) and host in ("*", each.host) and each.at >= now - HEARTBEAT_KEPT
-        ]
+    def heartbeats(self, role: str = "", host: str = "") -> list[Heartbeat]:
+        """The last signs of life, of all roles and hosts unless told otherwise."""
+        found = []
+        for name, entry in cast("dict[str, str]", self.client.hgetall(self.store.key("heartbeats"))).items():
+            its_role, its_host, pid = name.split(":", 2)
+            if role in ("", its_role) and host in ("", its_host):
+                found.append(Heartbeat(its_role, its_host, int(pid), **json.loads(entry)))
         return sorted(found, key=lambda beat: (beat.role, beat.host, beat.pid))
 
-    def _heartbeats(self) -> Iterator[Heartbeat]:
-        stored = cast("dict[str, str]", self.client.hgetall(self.store.key("heartbeats")))
-        for name, value in stored.items():
-            role, host, pid = name.split(":", 2)
-            entry: Mapping[str, object] = json.loads(value)
-            yield Heartbeat(role, host, int(pid), float(cast(float, entry["at"])), str(entry["problem"]))
+
+def _beating(role: str) -> str:
+    return f"{role}:{socket.gethostname()}:{os.getpid()}"

@@ -27,6 +27,7 @@ from bridge.leases import Gate, LeaseKeeper
 from bridge.models import Account
 from bridge.probe import Prober
 from bridge.rendering import Renderer
+from bridge.request_counts import SOURCE, RequestCounts
 from bridge.routing import Routes, not_before
 from bridge.settings import ConfigurationError, Settings
 from connectors.base import Connector, ConnectorContext, ConnectorSettings, Outcome, Unavailable
@@ -118,7 +119,12 @@ def make_renderer(connector: Connector, settings: Settings) -> Renderer:
     )
 
 
-def make_source(settings: Settings, budget: Budget, timeout: float | None = None) -> HuntressClient:
+def make_source(
+    settings: Settings,
+    budget: Budget,
+    timeout: float | None = None,
+    answered: Callable[[str], None] = lambda status: None,
+) -> HuntressClient:
     huntress = settings.huntress
     return HuntressClient(
         base_url=huntress.base_url,
@@ -130,6 +136,7 @@ def make_source(settings: Settings, budget: Budget, timeout: float | None = None
         proxy=huntress.proxy,
         insecure_http=huntress.insecure_http,
         budget=budget,
+        answered=answered,
     )
 
 
@@ -198,6 +205,9 @@ class Runtime:
             self.store = IdempotencyStore(client, settings.redis.namespace, settle=settle)
             if not self._keep_out:
                 self.store.open()
+            self.requests = RequestCounts(self.store)
+            if not self._keep_out:
+                stack.callback(self.requests.flush)
             self.books = Bookkeeping(self.store)
             self.keeper = LeaseKeeper(self.store)
             stack.callback(self.keeper.stop)
@@ -212,7 +222,7 @@ class Runtime:
             )
             self.assembly = self._assemble(settings)
             stack.callback(lambda: self.assembly.close())
-            self._details_source = make_source(settings, self.budget, DETAILS_TIMEOUT)
+            self._details_source = self._make_source(settings, DETAILS_TIMEOUT)
             self.details = Details(lambda: self._details_source, self.books)
             stack.callback(self.details.close)
             self._stack = stack.pop_all()
@@ -278,7 +288,7 @@ class Runtime:
         self.assembly = assembly
         self.budget.requests_per_minute = settings.huntress.requests_per_minute
         self.store.settle = max((table.settle for table in settings.connectors.values()), default=60.0)
-        self._details_source = make_source(settings, self.budget, DETAILS_TIMEOUT)
+        self._details_source = self._make_source(settings, DETAILS_TIMEOUT)
         self.books.save_configuration_problem("")
         for name in assembly.services:
             self.store.probe_now(name)
@@ -305,11 +315,16 @@ class Runtime:
             )
             for name, connector in connectors.items()
         }
-        return Assembly(settings, services, companies, make_source(settings, self.budget))
+        return Assembly(settings, services, companies, self._make_source(settings))
+
+    def _make_source(self, settings: Settings, timeout: float | None = None) -> HuntressClient:
+        return make_source(settings, self.budget, timeout, self.requests.counter(SOURCE))
 
     def _context(self, name: str) -> ConnectorContext:
         gate = self._gates.setdefault(name, Gate(self.store, self.keeper, name))
-        return ConnectorContext(before_request=gate, before_send=gate.before_send)
+        return ConnectorContext(
+            before_request=gate, before_send=gate.before_send, answered=self.requests.counter(f"connector:{name}")
+        )
 
     def _probing(self, name: str) -> AbstractContextManager[None]:
         return self._gates[name].probing()

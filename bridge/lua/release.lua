@@ -23,7 +23,7 @@ redis.call('HSET', key, 'reason', change.reason or '', 'kind', change.kind or ''
 remember_all(connector, report, change.events)
 local reason = change.reason or ''
 if change.state == 'rejected' or change.state == 'held' then
-  remember(connector, report, change.state, reason)
+  happened(connector, report, change.state, reason)
 elseif change.kind == 'doubt' then
   remember(connector, report, 'doubtful', reason)
 elseif reason ~= '' then

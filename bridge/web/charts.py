@@ -9,7 +9,7 @@ from datetime import date
 
 #: In units of the picture; it is drawn as wide as its card.
 WIDTH, HEIGHT = 420.0, 170.0
-LEFT, RIGHT, TOP, BOTTOM = 38.0, 4.0, 10.0, 22.0
+LEFT, RIGHT, TOP, BOTTOM = 38.0, 16.0, 10.0, 22.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def round_up(value: float) -> float:
     if value <= 0:
         return 0.0
     size = 10.0 ** math.floor(math.log10(value))
-    return next(step * size for step in (1, 2, 4, 6, 8, 10) if step * size >= value * 0.9999)
+    return next(step * size for step in (1, 2, 3, 4, 6, 8, 10) if step * size >= value * 0.9999)
 
 
 def day_name(day: date) -> str:

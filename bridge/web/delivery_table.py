@@ -194,11 +194,14 @@ class DeliveryTable:
         with self._open() as database:
             return {row[0]: Incidents(*row[1:]) for row in database.execute(asked, [round(since * 1000)])}
 
-    def stuck(self) -> dict[str, int]:
-        """By connector, how many deliveries were refused or are held."""
-        asked = "SELECT connector, count(*) FROM delivery WHERE state IN ('rejected', 'held') GROUP BY connector"
+    def unsettled(self) -> dict[str, tuple[int, int]]:
+        """By connector, how many deliveries wait, and how many were refused or are held."""
+        asked = (
+            "SELECT connector, sum(state IN ('pending', 'creating')), sum(state IN ('rejected', 'held')) FROM delivery "
+            "WHERE state IN ('pending', 'creating', 'rejected', 'held') GROUP BY connector"
+        )
         with self._open() as database:
-            return dict(database.execute(asked).fetchall())
+            return {name: (waiting, stuck) for name, waiting, stuck in database.execute(asked)}
 
 
 def _row(delivery: Delivery, filling: int) -> tuple[object, ...]:

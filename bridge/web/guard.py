@@ -25,8 +25,8 @@ from connectors.addresses import is_loopback
 PUBLIC = frozenset({"healthz", "readyz", "static_file", "webhooks.take"})
 #: Asked by people who have not logged in yet; posts carry a token all the same.
 BEFORE_LOG_IN = frozenset({"login.show", "login.enter"})
-#: Asked by monitors, with a token of their own.
-MONITORED = frozenset({"status.show", "metrics.show"})
+#: Blueprints asked by monitors, with a token of their own.
+MONITORED = frozenset({"status", "metrics"})
 #: Methods that change nothing.
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Most bytes of a request's body, where nothing longer is expected, and most fields of a form.
@@ -55,13 +55,13 @@ class Guard:
         g.visitor = visitor(request, web)
         g.person, g.browser = None, well_formed(request.cookies.get(self.cookie_name()))
         request.max_content_length = LONGEST_BODY + 1 if request.blueprint in LONG else BODY
-        if endpoint in PUBLIC or (endpoint in MONITORED and self._monitor()):
+        if endpoint in PUBLIC or (request.blueprint in MONITORED and self._monitor()):
             return None
         refusal = self._refuse_way(g.visitor)
         if refusal is not None:
             return refusal
         g.person = self._person(g.visitor)
-        if endpoint in MONITORED and g.person is LOCAL and self._token():
+        if request.blueprint in MONITORED and g.person is LOCAL and self._token():
             g.person = None  # where a token is configured, being on this machine is not enough
         if g.person is None and endpoint not in BEFORE_LOG_IN:
             return self._ask_to_log_in()
@@ -147,7 +147,7 @@ class Guard:
         return self.site.runtime.settings.web.token.get_secret_value()
 
     def _ask_to_log_in(self) -> ResponseReturnValue:
-        if request.endpoint in MONITORED:
+        if request.blueprint in MONITORED:
             sentence = "Give the token of [web] as Authorization: Bearer, or log in on the page."
             answer = jsonify(ok=False, problems=[sentence])
             return answer, 401, {"WWW-Authenticate": 'Bearer realm="huntress-bridge"'}

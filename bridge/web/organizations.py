@@ -180,7 +180,7 @@ def blueprint(site: Site) -> Blueprint:
         try:
             write_assignments(Path(file_name()), taken, seen=request.form.get("edition", ""))
         except NotWritten as refused:
-            site.audit("accept companies", connector=connector, refused=str(refused))
+            site.audit("accept companies", outcome="refused", connector=connector, reason=str(refused))
             return render_template("organization_refused.html", connector=connector, refused=refused), 409
         pairs = ", ".join(f"{one.organization_id} = {one.company}" for one in taken)
         site.audit("accept companies", connector=connector, rows=pairs)

@@ -69,7 +69,7 @@ class ConnectorLine:
     reason: str
     until: float | None
     next_probe: float | None
-    scheduled: int
+    waiting: int | None
     #: Refused or held.
     stuck: int | None
 
@@ -189,7 +189,7 @@ def _problem(kind: str, text: str) -> Problem:
 def connector_lines(site: Site) -> Iterator[ConnectorLine]:
     """Every configured connector."""
     store = site.runtime.store
-    stuck = site.index.stuck() if site.index.look().ready else None
+    counted = site.index.unsettled() if site.index.look().ready else None
     for name, service in site.runtime.services.items():
         pause = store.paused(name)
         yield ConnectorLine(
@@ -199,8 +199,8 @@ def connector_lines(site: Site) -> Iterator[ConnectorLine]:
             reason="" if pause is None else shorten(one_line(pause.reason), LONGEST),
             until=None if pause is None else pause.until,
             next_probe=None if pause is None else pause.next_probe,
-            scheduled=store.scheduled(name),
-            stuck=None if stuck is None else stuck.get(name, 0),
+            waiting=None if counted is None else counted.get(name, (0, 0))[0],
+            stuck=None if counted is None else counted.get(name, (0, 0))[1],
         )
 
 

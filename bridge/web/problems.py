@@ -10,6 +10,8 @@ from flask import Flask, g, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from bridge.web.guard import MONITORED
+
 log = structlog.get_logger(__name__)
 
 #: Title and sentence by status.
@@ -31,7 +33,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(redis.RedisError)
     def no_redis(_: redis.RedisError) -> ResponseReturnValue:
-        if request.endpoint in ("status.show", "metrics.show"):
+        if request.blueprint in MONITORED:
             return jsonify(ok=False, problems=["Redis does not answer"]), 503
         return _page(503, "Redis does not answer", NO_REDIS)
 

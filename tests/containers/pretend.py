@@ -30,7 +30,7 @@ ORGANIZATIONS = 4
 REPORTS_AT_ONCE = 12
 #: Seconds that the ticket systems take for each request, so that a stop meets deliveries under way.
 LATENCY = 1.0
-SECRET_KEYS = ("api_key", "api_secret", "public_key", "private_key", "secret", "integration_code", "password")
+SECRET_KEYS = ("api_key", "api_secret", "public_key", "private_key", "secret", "integration_code", "password", "token")
 
 
 class World:
@@ -65,6 +65,7 @@ class World:
                 "desk": self.autotask.settings(insecure_http=True),
                 "oncall": self.mailbox.settings(host=NAME, ca_file="mail.pem"),
             },
+            "web": {"password": "pretend-page-password", "token": "pretend-page-token"},
         }
 
     def send(self, count: int) -> None:
@@ -98,7 +99,7 @@ def configure(folder: Path) -> None:
     tables = World(None).tables()
     secrets = folder / "secrets"
     secrets.mkdir()
-    for name, table in {"huntress": tables["huntress"], **tables["connectors"]}.items():
+    for name, table in {"huntress": tables["huntress"], "page": tables["web"], **tables["connectors"]}.items():
         for key in SECRET_KEYS:
             if key in table:
                 path = secrets / f"{name}_{key}"

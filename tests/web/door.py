@@ -84,6 +84,7 @@ class Browser:
             headers=self._headers | (headers or {}),
             environ_base=self._environ,
             base_url=base,
+            buffered=True,
             **more,
         )
 

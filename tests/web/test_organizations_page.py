@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,7 @@ def look_up(page: Page, to: str = "list") -> str:
     return page.press("/organizations/psa/look-up", to=to)
 
 
-def form(html: str, **fields: str | list[str]) -> dict[str, str | list[str]]:
+def form(html: str, **fields: str | list[str]) -> dict[str, Any]:
     edition = re.search(r'name="edition" value="([^"]*)"', html)
     assert edition is not None
     return {"edition": edition[1], **fields}
