@@ -68,13 +68,13 @@ def stored() -> dict[str, str]:
     """What the pictures show, by their names."""
     if not WORDS.exists():
         return {}
-    parts = re.split(r"^== (.+) ==\n", WORDS.read_text("utf-8"), flags=re.MULTILINE)[1:]
+    parts = re.split(r"^-----\[ (.+) \]-----\n", WORDS.read_text("utf-8"), flags=re.MULTILINE)[1:]
     return {name: text.rstrip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def store(texts: dict[str, str]) -> None:
     """Keeps them in the order of the pictures."""
-    WORDS.write_text("".join(f"== {name} ==\n{text}\n\n" for name, text in texts.items()).rstrip() + "\n", "utf-8")
+    WORDS.write_text("".join(f"-----[ {name} ]-----\n{text}\n\n" for name, text in texts.items()).rstrip() + "\n", "utf-8")
 
 
 def take(window: Window, picture: Picture) -> None:
