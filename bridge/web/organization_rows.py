@@ -10,7 +10,7 @@ from bridge.models import CompanySource, Organization
 from bridge.organization_list import Place
 from bridge.text import one_line, shorten
 from bridge.web.company_lookups import LookUp, place
-from bridge.web.delivery_index import Incidents
+from bridge.web.delivery_table import Incidents
 
 #: What the list may be narrowed to, with the words for it.
 SHOWN = {
