@@ -71,10 +71,10 @@ class Background(Generic[Result]):
         ).start()
         return True
 
-    def wait(self, name: str, seconds: float = PATIENCE) -> bool:
-        """Waits for the work under this name; False: it goes on."""
+    def wait(self, name: str) -> bool:
+        """Waits a moment for the work under this name; False: it goes on."""
         done = self._done.get(name)
-        return done is None or done.wait(seconds)
+        return done is None or done.wait(PATIENCE)
 
     def _do(self, name: str, run: Run[Result], work: Callable[[], Result], done: threading.Event) -> None:
         began = time.monotonic()

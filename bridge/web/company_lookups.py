@@ -71,7 +71,7 @@ class Lookups:
         return self._runs.last(name)
 
     def start(self, name: str) -> bool:
-        """Asks for the companies; False: that is under way. `wait` for the result."""
+        """Asks for the companies; False: that is under way already."""
         service, companies = self._runtime.services[name], self._runtime.assembly.companies
         return self._runs.start(name, lambda: self._look_up(service, companies))
 

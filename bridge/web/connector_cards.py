@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
@@ -12,6 +12,7 @@ from bridge.delivery import Service
 from bridge.idempotency import Pause
 from bridge.runtime import Runtime
 from bridge.settings import secrets
+from bridge.text import one_line
 from connectors.base import ConnectorSettings
 from connectors.redaction import redact
 
@@ -84,7 +85,7 @@ def card(runtime: Runtime, service: Service) -> Card:
         name=name,
         type=service.connector.type,
         system=redact(service.connector.system(), hidden),
-        pause=pause,
+        pause=replace(pause, reason=one_line(pause.reason)) if pause else None,
         paused_as=paused_as,
         what_to_do=what_to_do,
         scheduled=store.scheduled(name),

@@ -9,8 +9,11 @@ from werkzeug.wrappers import Response
 
 from bridge.check import check_connector
 from bridge.delivery import Service
-from bridge.web.background import Background, Run
+from bridge.text import one_line
+from bridge.trial import TrialResult, TrialStep, send_trial
+from bridge.web.background import Background
 from bridge.web.connector_cards import cards
+from bridge.web.delivery_rows import ticket_url
 from bridge.web.site import Site
 from connectors.base import Finding
 
@@ -27,12 +30,24 @@ def check(site: Site, service: Service) -> Checked:
     """Tries the connector on line, also when it is paused: that may be what a person wants to know about."""
     companies = site.runtime.assembly.companies
     with site.runtime.prober.probing(service.name):
-        return Checked(tuple(check_connector(service.connector, companies, service.name)), service)
+        found = check_connector(service.connector, companies, service.name)
+        return Checked(tuple(Finding(each.setting, one_line(each.message)) for each in found), service)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of a test ticket; `url` is where it is, where the connector's settings lead there."""
+
+    result: TrialResult
+    url: str
 
 
 def blueprint(site: Site) -> Blueprint:
     pages = Blueprint("connectors", __name__)
     checks: Background[Checked] = Background("check", site.runtime.store.now)
+    trials: Background[Tried] = Background("test ticket", site.runtime.store.now)
+    #: The steps of each connector's last test ticket, as they come.
+    steps: dict[str, list[TrialStep]] = {}
 
     def service_of(name: str) -> Service:
         return site.runtime.services.get(name) or abort(404)
@@ -53,12 +68,14 @@ def blueprint(site: Site) -> Blueprint:
     @pages.get("/connectors")
     def show() -> str:
         found = cards(site.runtime)
-        last: dict[str, Run[Checked] | None] = {card.name: checks.last(card.name) for card in found}
         return render_template(
             "connectors.html",
             cards=found,
             paused=[card for card in found if card.pause],
-            checks=last,
+            checks={card.name: checks.last(card.name) for card in found},
+            trials={card.name: trials.last(card.name) for card in found},
+            steps={name: tuple(told) for name, told in steps.items()},
+            one_line=one_line,
             services=site.runtime.services,
             now=site.runtime.store.now(),
         )
@@ -72,6 +89,27 @@ def blueprint(site: Site) -> Blueprint:
         if not checks.start(name, lambda: check(site, service)):
             flash(f"A check of {name} is under way already; its result will stand here.", "failed")
         checks.wait(name)
+        return back(name)
+
+    @pages.post("/connectors/<name>/test-ticket")
+    def start_trial(name: str) -> Response:
+        service = service_of(name)
+        pause = site.runtime.store.paused(name)
+        if pause is not None:
+            flash(f"{name} is paused, so no test ticket is sent: {pause.reason}", "failed")
+            return back(name)
+        site.audit("test ticket", connector=name)
+        told: list[TrialStep] = []
+
+        def work() -> Tried:
+            result = send_trial(site.runtime, name, tell=told.append)
+            return Tried(result, ticket_url(result.ticket, service.settings))
+
+        if trials.start(name, work):
+            steps[name] = told
+        else:
+            flash(f"A test ticket for {name} is under way already; its steps will stand here.", "failed")
+        trials.wait(name)
         return back(name)
 
     @pages.post("/connectors/<name>/probe")

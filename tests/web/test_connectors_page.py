@@ -119,10 +119,51 @@ def test_a_check_that_takes_long_is_shown_under_way_and_not_started_twice(
         assert "under way already" in page.press("/connectors/psa/check")
     finally:
         go_on.set()
-    deadline = threading.Event()
-    while "Checking credentials" in page.get("/connectors"):
-        assert not deadline.wait(0.02)
-    assert "nothing to mend" in page.get("/connectors")
+    assert "nothing to mend" in settled(page, "Checking credentials")
+
+
+@pytest.mark.parametrize("name", ["psa", "desk", "oncall"])
+def test_a_test_ticket_is_sent_step_by_step(page: Page, stage: Stage, systems: Systems, name: str) -> None:
+    stage.runtime.store.remember("account_name", "An account")
+    page.post(f"/connectors/{name}/test-ticket")
+    text = words(settled(page, "Sending a test ticket"))
+    assert "every step worked" in text
+    for step in ("look up", "render", "create", "complete", "find again", "close"):
+        assert f"{step}: worked" in text
+    if name == "oncall":
+        assert len(systems.mailbox.messages) == 1
+        assert "A test ticket stays behind" in text
+    else:
+        assert len(systems.psa(name).creates()) == 1
+        assert "Closed ticket" in text
+        assert "Look at ticket" in text
+        assert "A test ticket stays behind" not in text
+
+
+def test_a_test_ticket_that_fails_says_where_and_what_is_left(make: MakeStage, systems: Systems) -> None:
+    page = Page(make("psa", board="<i>Nowhere</i>"))
+    html = page.press("/connectors/psa/test-ticket")
+    html = settled(page, "Sending a test ticket") or html
+    text = words(html)
+    assert "it did not work" in text
+    assert "render: failed" in text
+    assert "no test ticket was made" in text
+    assert "<i>Nowhere" not in html
+    assert systems.psa("psa").creates() == []
+
+
+def test_a_paused_connector_is_sent_no_test_ticket(page: Page, stage: Stage, systems: Systems) -> None:
+    stage.store.pause("psa", "misconfigured", 900, "no such board", probe_in=600)
+    assert "no test ticket is sent: no such board" in page.press("/connectors/psa/test-ticket")
+    assert systems.psa("psa").creates() == []
+
+
+def settled(page: Page, sentence: str) -> str:
+    """The page once it no longer says that something is under way."""
+    pause = threading.Event()
+    while sentence in (html := page.get("/connectors")):
+        pause.wait(0.02)
+    return html
 
 
 def test_no_secret_is_on_the_page(page: Page, stage: Stage) -> None:
@@ -136,5 +177,5 @@ def test_no_secret_is_on_the_page(page: Page, stage: Stage) -> None:
 
 
 def test_an_unknown_connector_is_no_page(page: Page) -> None:
-    for action in ("check", "probe"):
+    for action in ("check", "probe", "test-ticket"):
         page.post(f"/connectors/nobody/{action}", status=404)
