@@ -383,7 +383,7 @@ def test_hostile_text_stays_text(page: Page, stage: Stage, text: str) -> None:
         assert not re.search(r'(href|src|action)="(?!/|#main)', body), path
         assert not {character for character in body if ord(character) < 32 and character != "\n"}
         assert not set(body) & {*BIDI, "\x7f", "\x9b"}
-    assert one_line(text)[:40] in words(page.get("/deliveries/1/psa"))
+    assert " ".join(one_line(text).split())[:40] in words(page.get("/deliveries/1/psa"))
 
 
 @pytest.mark.parametrize(
