@@ -37,7 +37,7 @@ class Picture:
 PICTURES = (
     Picture("overview", "/", ("light", "dark")),
     Picture("deliveries", "/deliveries?connector=psa"),
-    Picture("delivery", f"/deliveries/{story.REFUSED}/psa"),
+    Picture("delivery", f"/deliveries/{story.REFUSED[0]}/psa"),
     Picture("organizations", "/organizations"),
     Picture("templates", "/templates"),
     Picture("connectors", "/connectors"),
@@ -74,7 +74,9 @@ def stored() -> dict[str, str]:
 
 def store(texts: dict[str, str]) -> None:
     """Keeps them in the order of the pictures."""
-    WORDS.write_text("".join(f"-----[ {name} ]-----\n{text}\n\n" for name, text in texts.items()).rstrip() + "\n", "utf-8")
+    WORDS.write_text(
+        "".join(f"-----[ {name} ]-----\n{text}\n\n" for name, text in texts.items()).rstrip() + "\n", "utf-8"
+    )
 
 
 def take(window: Window, picture: Picture) -> None:
@@ -90,7 +92,7 @@ def take(window: Window, picture: Picture) -> None:
 
 
 def _make_small(file: Path) -> None:
-    """A third of the bytes for the same to the eye, where Pillow is installed; the project needs it for nothing else."""
+    """A third of the bytes, the same to the eye, where Pillow is installed; nothing else here needs it."""
     if importlib.util.find_spec("PIL") is None:
         return
     image = importlib.import_module("PIL.Image")

@@ -16,15 +16,15 @@ from bridge.settings import load
 from bridge.web.app import create_app
 from tests.end_to_end.conftest import Bridge, World, wait_until
 
-#: Reports are 4001 to 4012. One is refused by `psa`, one is over; on the last, `desk` asks for a long pause.
+#: Reports are 4001 to 4012. `psa` refuses some, one is over; on the last, `desk` asks for a long pause.
 FIRST, LAST = 4001, 4012
-REFUSED, OVER = 4003, 4004
+REFUSED, OVER = (4003, 4006, 4009, 4010), 4004
 REFUSAL = "Summary is not allowed on this board"
 #: What the states come to, by connector.
 SETTLED = {
-    ("psa", "created"): 11,
+    ("psa", "created"): 8,
     ("psa", "closed"): 1,
-    ("psa", "rejected"): 1,
+    ("psa", "rejected"): 4,
     ("desk", "created"): 11,
     ("desk", "closed"): 1,
     ("desk", "pending"): 1,
@@ -50,6 +50,12 @@ class Shown:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.bridge.port}"
+
+    def relent(self) -> None:
+        """The ticket systems take everything from now on."""
+        for system in (self.world.connectwise, self.world.autotask):
+            with system.lock:
+                system.faults.clear()
 
     def rules(self) -> Map:
         """Which paths the page answers."""
@@ -82,7 +88,8 @@ def world() -> World:
     for number, raw in enumerate(QUARANTINED, 9500):
         made.huntress.reports[number] = raw
     made.huntress.add_escalation([1], id=2001)
-    made.psas()["psa"].fault_create("status", REFUSED, status=400, times=None, body={"message": REFUSAL})
+    for number in REFUSED:
+        made.psas()["psa"].fault_create("status", number, status=400, times=None, body={"message": REFUSAL})
     return made
 
 
@@ -92,9 +99,13 @@ def running(**tables: Any) -> Iterator[Shown]:
     with contextlib.ExitStack() as stack:
         systems = world().start(stack)
         bridge = Bridge.in_folder(stack, systems, tables)
-        listed = bridge.folder / "organizations.csv"
-        listed.write_text("organization_id,connector,company\n", encoding="utf-8")
-        bridge.write(organizations={"file": str(listed)}, sources={"escalations": True})
+        (bridge.folder / "organizations.csv").write_text("organization_id,connector,company\n", encoding="utf-8")
+        own = {"psa": {"templates": str(bridge.folder / "own")}}
+        connectors = {name: table | own.get(name, {}) for name, table in systems.connectors().items()}
+        (bridge.folder / "own").mkdir()
+        (bridge.folder / "own" / "title.j2").write_text('{% include "_shared/title.j2" %}\n', encoding="utf-8")
+        organizations = {"file": str(bridge.folder / "organizations.csv")}
+        bridge.write(connectors=connectors, organizations=organizations, sources={"escalations": True})
         shown = Shown(systems, bridge)
         process = bridge.start("run")
         wait_until(lambda: len(systems.mailbox.messages) >= LAST - FIRST + 1, 60, "the mails")
