@@ -83,6 +83,7 @@ def blueprint(site: Site) -> Blueprint:
             names=names,
             known=known,
             lacking=lacking,
+            not_looked_up=[name for name in known if known[name] is None],
             runs={name: lookups.last(name) for name in known},
             problem=problem,
             file=file_name(),
@@ -125,6 +126,7 @@ def blueprint(site: Site) -> Blueprint:
             last=last,
             problem=problem,
             file=file_name(),
+            file_name=Path(file_name()).name,
             edition=file_edition(),
             now=site.runtime.store.now(),
         )

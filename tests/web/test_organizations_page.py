@@ -71,8 +71,9 @@ def form(html: str, **fields: str | list[str]) -> dict[str, Any]:
 
 def test_nothing_is_asked_until_a_person_asks(page: Page, systems: Systems) -> None:
     html = page.get("/organizations")
-    assert "by an equal name, else the catch-all" in line(html, "Zzyzx")
+    assert "not looked up choose" in line(html, "Zzyzx")
     assert "not looked up yet" in words(html)
+    assert "psa has to be looked up first to tell" in words(page.get("/organizations?show=unmapped"))
     assert systems.connectwise.received == []
 
 
@@ -131,7 +132,8 @@ def test_deliveries_are_counted_and_lead_to_their_list(page: Page, stage: Stage)
     stage.report(1, 2, organization_id=2)
     page.site.index.fill()
     html = page.get("/organizations")
-    assert line(html, "Northwnd").endswith("4 deliveries of Northwnd Dental in 30 days 4 4")
+    said = line(html, "Northwnd").split("recipients ")[1]
+    assert said.startswith("4 deliveries of Northwnd Dental in 30 days 4 4 deliveries of Northwnd Dental that wait")
     assert 'href="/deliveries?organization=2"' in html
     assert line(html, "Zzyzx").endswith("0 0 0")
 
