@@ -105,7 +105,7 @@ def test_what_is_wrong_comes_first_with_what_to_do(page: Page, stage: Stage, sys
     for link in ("/deliveries?state=rejected", "/deliveries?state=held", "/quarantine", "/connectors"):
         assert f'href="{link}"' in html
     assert 'href="/deliveries?state=attention&amp;connector=psa">2</a>' in html
-    assert re.search(r"probed in \d\d s, paused until in 10 min at the latest", text)
+    assert re.search(r"next probe in \d\d s ; the pause ends in 10 min at the latest", text)
 
 
 @pytest.mark.parametrize(
