@@ -150,7 +150,10 @@ class Reading:
         return self.client.zcard(self.key(f"state:{state}"))
 
     def waiting(self, connector: str) -> tuple[int, float | None]:
-        """How many reports have no ticket in `connector` yet and will get one, and since when the first waits."""
+        """How many reports wait for their ticket in `connector`, and since when the first does.
+
+        Without those that quiet hours hold back.
+        """
         key = self.key(f"waiting:{connector}")
         first = cast("list[tuple[str, float]]", self.client.zrange(key, 0, 0, withscores=True))
         return self.client.zcard(key), first[0][1] / 1000 if first else None

@@ -167,7 +167,7 @@ class _Everything(Collector):
         waiting = {name: store.waiting(name) for name in self.connectors}
         yield _gauges(
             "waiting_deliveries",
-            "Reports that have no ticket yet and will get one (states pending and creating).",
+            "Reports that have no ticket yet and will get one; without those that quiet hours hold back.",
             "connector",
             {name: count for name, (count, _) in waiting.items()},
         )

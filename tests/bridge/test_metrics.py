@@ -1,11 +1,10 @@
-"""What `/metrics` says: well formed, true, the same from any process, cheap, and what the alert rules build on."""
+"""What `/metrics` says: well formed, true, the same from any process, and cheap."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import redis
@@ -19,9 +18,6 @@ from tests.bridge.stage import MakeStage, Stage, Systems
 from tests.bridge.test_following import ended, opened
 from tests.conftest import RedisServer
 from tests.psa import Psa
-
-MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
-OPERATING = MONITORING.parent / "operating.md"
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
