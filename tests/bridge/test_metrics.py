@@ -76,6 +76,18 @@ def test_what_waits_and_for_how_long(stage: Stage, psa: Psa) -> None:
     assert samples(stage.runtime)["oldest_waiting_seconds", (psa.name,)] == pytest.approx(10, abs=3)
 
 
+def test_what_quiet_hours_hold_back_is_not_late(make: MakeStage) -> None:
+    whole_day = {"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "from": "00:00", "to": "24:00"}
+    stage = make("psa", quiet=[whole_day], **{"except": "critical"})
+    stage.report(1)
+    stage.work()
+    stage.report(1)  # a poll
+    stage.report(2, severity="critical", connectors=["psa"])
+    found = samples(stage.runtime)
+    assert found["stored_deliveries", ("pending",)] == 2
+    assert found["waiting_deliveries", ("psa",)] == 1
+
+
 def test_what_waits_in_an_older_store_is_found_by_the_next_poll(stage: Stage, psa: Psa) -> None:
     stage.report(1)
     stage.store.clock_offset += 100
