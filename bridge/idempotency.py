@@ -16,7 +16,7 @@ Redis lay-out, under the prefix ``<namespace>:``
 ``ready:<connector>``                deliveries whose time has come, by urgency, then age
 ``slots:<group>``                    places in use, each a lease: the connector's concurrency across all workers
 ``state:<state>``                    index of deliveries by state
-``waiting:<connector>``              reports that have no ticket yet, by since when (ms)
+``waiting:<connector>``              reports without a ticket, but what quiet hours hold back, by since when (ms)
 ``counters``                         what happened how often, ever (`bridge.counters`)
 ``day:<days since 1970-01-01>``      the same of one day, for 400 days
 ``counted:<process>``                the last batch of counted requests that a process added
