@@ -42,7 +42,7 @@ def add_to(
                 site.audit("retry", report_id=report_id, connector=connector)
             for sentence, kind in told(before):
                 flash(sentence, kind)
-        return back(request.form)
+        return back(site, request.form)
 
     @pages.post("/deliveries/handle")
     def handle() -> Answer | tuple[str, int]:
@@ -73,7 +73,7 @@ def add_to(
             done += not refusal
         if done:
             flash(f"{counted(done)} marked as handled.", "done")
-        return back(request.form)
+        return back(site, request.form)
 
     @pages.get("/deliveries/retry-all")
     def confirm() -> str:
@@ -93,12 +93,12 @@ def add_to(
         fitting = retriable(wanted)
         if problems or fitting is None:
             flash("The filter makes no sense any more, so nothing was retried.", "failed")
-            return back(request.form)
+            return back(site, request.form)
         before = retry_all(site.runtime.store, list(_matching(site, fitting, names.all())))
         site.audit("retry all that match", filter=wanted.query(), count=before.total())
         for sentence, kind in told(before):
             flash(sentence, kind)
-        return back(request.form)
+        return back(site, request.form)
 
 
 def retriable(wanted: Filter) -> Filter | None:
@@ -137,8 +137,9 @@ def told(before: Counter[str]) -> Iterator[tuple[str, str]]:
         yield "Nothing fits any more, so nothing was retried.", "failed"
 
 
-def back(form: MultiDict[str, str]) -> Answer:
-    """To the page that the form was on: one delivery's, else the list under the same filter."""
+def back(site: Site, form: MultiDict[str, str]) -> Answer:
+    """To the page that the form was on: one delivery's, else the list under the same filter, as it is now."""
+    site.index.follow()
     chosen = picked(form)
     if form.get("from") == "delivery" and len(chosen) == 1:
         report_id, connector = chosen[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from bridge.models import SEVERITIES, DeliveryState
+from bridge.text import one_line
 
 #: States that are asked for by one word.
 GROUPS = {
@@ -39,7 +40,7 @@ class Filter:
         """The filter in an address, and a sentence for each part of it that makes no sense and is left out."""
         problems = []
         state, severity = given.get("state", ""), given.get("severity", "")
-        organization, connector = given.get("organization", ""), given.get("connector", "")[:100]
+        organization, connector = given.get("organization", ""), one_line(given.get("connector", ""))[:100]
         if state and state not in GROUPS and state not in set(DeliveryState):
             problems.append(f"There is no state {state[:40]!r}, so the list shows all states.")
             state = ""
@@ -49,7 +50,7 @@ class Filter:
         if organization and not (organization.isascii() and organization.isdecimal() and len(organization) < 19):
             problems.append(f"{organization[:40]!r} is no id of an organization, so the list shows all of them.")
             organization = ""
-        text = " ".join(given.get("text", "").split())
+        text = " ".join(one_line(given.get("text", "")).split())
         if len(text) > LONGEST_TEXT:
             problems.append(f"Only the first {LONGEST_TEXT} characters of the text are looked for.")
             text = text[:LONGEST_TEXT]
