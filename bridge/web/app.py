@@ -1,133 +1,43 @@
-"""The HTTP answers of `web`: alive, ready, and how all is going."""
+"""The web application of one process: which pages there are, and what all of them share."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import redis
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, render_template, request, send_from_directory
 
-from bridge.absences import Absences
-from bridge.arrivals import Arrivals
-from bridge.bookkeeping import OVERDUE, overdue_after
 from bridge.broker import quick_client
-from bridge.idempotency import IdempotencyStore
-from bridge.models import DeliveryState
-from bridge.notices import NoticeBook
 from bridge.printing import moment
 from bridge.runtime import Runtime
-from bridge.web.webhooks import Refusal, Refusals, webhooks
+from bridge.web import connectors, deliveries, organizations, overview, previews, quarantine, status
+from bridge.web.site import Site
+from bridge.web.webhooks import webhooks
 
-#: Reports shown of those that are no longer listed and not known to be over.
-UNLISTED_SHOWN = 5
-
-
-def status(runtime: Runtime, refusal: Refusal | None = None) -> dict[str, Any]:
-    """How all is going, as plain data. `ok` is False when a person should look. Raises `redis.RedisError`.
-
-    `refusal`: the last webhook that this process refused.
-    """
-    store, books = runtime.store, runtime.books
-    now = store.now()
-    poll = books.poll()
-    since = poll.last_complete_at or poll.first_started_at
-    overdue = since is None or now - since > overdue_after(poll)
-    problems = []
-    if overdue:
-        when = "since the start" if poll.last_complete_at is None else f"since {moment(poll.last_complete_at)}"
-        problems.append(f"no complete poll {when}{': ' + poll.error if poll.error else ''}")
-    streams = {kind: books.stream(kind) for kind in runtime.settings.sources.kinds}
-    problems += [
-        f"{kind.replace('_', ' ')}s cannot be listed since {moment(stream.problem_since)}: {stream.problem}"
-        for kind, stream in streams.items()
-        if stream.problem_since is not None and now - stream.problem_since > OVERDUE
-    ]
-    connectors = {}
-    for name, service in runtime.services.items():
-        pause = store.paused(name)
-        if pause is not None:
-            problems.append(f"connector {name} is paused: {pause.reason}")
-        connectors[name] = {
-            "type": service.connector.type,
-            "state": "serving" if pause is None else "paused",
-            "reason": "" if pause is None else pause.reason,
-            "until": None if pause is None else moment(pause.until),
-            "next_probe": None if pause is None else moment(pause.next_probe),
-            "scheduled": store.scheduled(name),
-        }
-    outstanding = NoticeBook(store).outstanding() if runtime.settings.alerts.connectors else []
-    problems += [f"nobody could be told of {each.cause}: {each.problem}" for each in outstanding if each.problem]
-    return {
-        "ok": not problems,
-        "problems": problems,
-        "poll": {
-            "last_complete_at": moment(poll.last_complete_at),
-            "cycle_seconds": poll.cycle_seconds,
-            "expected_cycle_seconds": poll.expected_cycle_seconds,
-            "overdue_after_seconds": overdue_after(poll),
-            "dialect": poll.dialect,
-            "scope": poll.scope,
-            "error": poll.error,
-            "requests_last_minute": runtime.budget.used(),
-            "requests_per_minute": runtime.settings.huntress.requests_per_minute,
-        },
-        "streams": {
-            kind.value: {"last_complete_at": moment(stream.last_complete_at), "error": stream.problem}
-            for kind, stream in streams.items()
-        },
-        "alerts": {
-            "heartbeat_at": moment(poll.heartbeat_at),
-            "heartbeat_problem": poll.heartbeat_problem,
-            "notices": [
-                {
-                    "cause": each.cause,
-                    "since": moment(each.since),
-                    "told_at": moment(each.told_at),
-                    "problem": each.problem,
-                }
-                for each in outstanding
-            ],
-        },
-        "webhooks": {
-            "configured": bool(runtime.settings.webhooks.secret.get_secret_value()),
-            "last_taken_at": moment(Arrivals(store).taken_at()),
-            "last_refusal": refusal and {"at": moment(refusal.at), "status": refusal.status, "reason": refusal.reason},
-        },
-        "reports": {"open": store.open_reports(), "no_longer_listed": no_longer_listed(store)},
-        "deliveries": {str(state): store.count(state) for state in DeliveryState},
-        "connectors": connectors,
-        "quarantine": [
-            {"report_id": entry.report_id, "reason": entry.reason, "seen_at": moment(entry.seen_at)}
-            for entry in books.quarantined()
-        ],
-        "configuration_problems": books.configuration_problems(),
-    }
-
-
-def no_longer_listed(store: IdempotencyStore) -> dict[str, Any]:
-    """Reports that the source lists no longer and that are not known to be over, those first that left first."""
-    missing = sorted(Absences(store).missing(), key=lambda each: each.last_listed_at)
-    return {
-        "count": len(missing),
-        "first": [
-            {
-                "report_id": each.key,
-                "organization_id": each.organization_id,
-                "last_listed_at": moment(each.last_listed_at),
-                "reason": each.why or "Huntress no longer lists this report; whether it is over is asked next.",
-            }
-            for each in missing[:UNLISTED_SHOWN]
-        ],
-    }
+#: Pages in the order of the menu: endpoint and title.
+MENU = (
+    ("overview.show", "Overview"),
+    ("deliveries.show", "Deliveries"),
+    ("organizations.show", "Organizations"),
+    ("previews.show", "Templates"),
+    ("connectors.show", "Connectors"),
+    ("quarantine.show", "Quarantine"),
+)
+#: Answered without a look at Redis first.
+WITHOUT_REDIS = frozenset({"healthz", "readyz", "static_file", "status.show", "webhooks.take"})
+STATIC = Path(__file__).parent / "static"
 
 
 def create_app(runtime: Runtime) -> Flask:
     """The WSGI application of one process."""
-    app = Flask("bridge.web", static_folder=None)
-    # The store's own client is patient; a few requests that wait for a Redis that hangs would occupy every thread.
-    asked_first = quick_client(runtime.url)
-    refusals = Refusals()
-    app.register_blueprint(webhooks(runtime, asked_first, refusals))
+    app = Flask("bridge.web", static_folder=None, template_folder=str(Path(__file__).parent / "pages"))
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    site = Site(runtime, quick_client(runtime.url))
+    app.extensions["site"] = site
+    app.register_blueprint(webhooks(runtime, site.asked_first, site.refusals))
+    for page in (status, overview, deliveries, organizations, previews, connectors, quarantine):
+        app.register_blueprint(page.blueprint(site))
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -138,30 +48,69 @@ def create_app(runtime: Runtime) -> Flask:
     def readyz() -> Response:
         """This process can serve: its Redis answers."""
         try:
-            asked_first.ping()
+            site.asked_first.ping()
         except redis.RedisError:
             return Response("Redis does not answer\n", status=503, mimetype="text/plain")
         return Response("ok\n", mimetype="text/plain")
 
-    @app.get("/status")
-    def show_status() -> tuple[Response, int]:
-        """Everything at a glance, for uptime monitors: 503 when a person should look."""
-        try:
-            asked_first.ping()
-            answer = status(runtime, refusals.last)
-        except redis.RedisError:
-            return jsonify(ok=False, problems=["Redis does not answer"]), 503
-        return jsonify(answer), 200 if answer["ok"] else 503
+    @app.get("/static/<path:name>")
+    def static_file(name: str) -> Response:
+        return send_from_directory(STATIC, name)
 
-    @app.get("/")
-    def index() -> Response:
-        return Response("huntress-bridge: see /status, /readyz and /healthz\n", mimetype="text/plain")
+    @app.before_request
+    def redis_answers() -> None:
+        if request.endpoint not in WITHOUT_REDIS:
+            site.asked_first.ping()
+
+    @app.errorhandler(redis.RedisError)
+    def no_redis(_: redis.RedisError) -> tuple[str, int]:
+        return render_template("problem.html", title="Redis does not answer", text=NO_REDIS), 503
+
+    @app.errorhandler(404)
+    def nothing_here(_: Exception) -> tuple[str, int]:
+        return render_template(
+            "problem.html", title="There is no such page", text="The menu leads to all there are."
+        ), 404
 
     @app.after_request
     def harden(response: Response) -> Response:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Cache-Control"] = "no-store"
-        response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+        response.headers["Content-Security-Policy"] = POLICY
         return response
 
+    @app.context_processor
+    def shared() -> dict[str, Any]:
+        return {"menu": MENU, "csrf_token": lambda: ""}
+
+    app.jinja_env.filters.update(moment=moment, ago=ago, seconds=lasted)
     return app
+
+
+NO_REDIS = (
+    "The page reads everything from Redis, and Redis does not answer. Nothing is lost: what is open is listed again as "
+    "soon as it does. Check [redis] url, or, for the embedded one, the log and the disk of data_dir."
+)
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def ago(at: float | None, now: float) -> str:
+    """How long ago `at` was (both in seconds since the epoch), or how far ahead, for people."""
+    if at is None:
+        return "never"
+    return f"in {lasted(at - now)}" if at > now else f"{lasted(now - at)} ago"
+
+
+def lasted(seconds: float | None) -> str:
+    """A length of time for people: 0.4 s, 12 s, 5 min, 3 h, 2 days."""
+    if seconds is None:
+        return "not known"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for size, unit in ((60, "s"), (3600, "min"), (86400, "h")):
+        if seconds < size * (2 if unit != "s" else 1.5):
+            return f"{seconds / {'s': 1, 'min': 60, 'h': 3600}[unit]:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"

@@ -24,7 +24,7 @@ from bridge.notices import AGAIN_AFTER, OVER_FOR, Claim, NoticeBook
 from bridge.probe import PAUSE
 from bridge.processes import Process
 from bridge.watcher import CLAIM_MARGIN, FIRST_WAIT, LONGEST_WAIT, Watcher
-from bridge.web.app import status
+from bridge.web.status import status
 from connectors.base import ConnectorContext, Rejected, Unavailable
 from connectors.email import Email, EmailSettings
 from tests.bridge.stage import MakeStage, Stage, Systems

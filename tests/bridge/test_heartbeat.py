@@ -22,7 +22,7 @@ from bridge.idempotency import Deposed
 from bridge.poller import Poller
 from bridge.processes import Process
 from bridge.settings import secrets
-from bridge.web.app import status
+from bridge.web.status import status
 from connectors.http import redact
 from tests.bridge.stage import Stage, Systems
 

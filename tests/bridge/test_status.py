@@ -19,7 +19,8 @@ from bridge.poller import Cycle, Poller
 from bridge.runtime import Runtime
 from bridge.settings import load
 from bridge.streams import LISTED_EVERY
-from bridge.web.app import create_app, status
+from bridge.web.app import create_app
+from bridge.web.status import status
 from bridge.web.webhooks import PATH
 from tests.conftest import RedisServer
 
