@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from bridge.runtime import Runtime
     from bridge.settings import Settings
 
+#: States that `retry` looks at unless told otherwise.
+WAITING = ("pending", "creating", "rejected", "held")
 STATES = ("pending", "creating", "created", "rejected", "held", "closed", "handled", "gone")
 KINDS = ("incident_report", "escalation", "platform_action")
 
@@ -426,7 +428,9 @@ def healthcheck(role: str | None) -> int:
 @click.argument("report", required=False, type=_KEY)
 @click.option("--connector", help="Only this connector's deliveries.")
 @click.option(
-    "--state", type=click.Choice(["pending", "creating", "rejected", "held"]), help="Only deliveries in this state."
+    "--state",
+    type=click.Choice([*WAITING, "handled"]),
+    help="Only deliveries in this state; what was marked as handled is taken up again only by this.",
 )
 def retry(report: ReportKey | None, connector: str | None, state: str | None) -> int:
     """Makes deliveries due now; what is in doubt is only looked up, what is created is left."""
@@ -435,11 +439,7 @@ def retry(report: ReportKey | None, connector: str | None, state: str | None) ->
     settings = _settings()
     if connector is not None:
         _show(connector, settings)
-    states = (
-        [DeliveryState(state)]
-        if state
-        else [DeliveryState(name) for name in ("pending", "creating", "rejected", "held")]
-    )
+    states = [DeliveryState(name) for name in ([state] if state else WAITING)]
     with _runtime(settings) as runtime:
         fitting = [
             delivery
@@ -455,6 +455,24 @@ def retry(report: ReportKey | None, connector: str | None, state: str | None) ->
         return 1
     click.echo(f"{len(fitting)} due now")
     return 0
+
+
+@command("handle")
+@click.argument("report", type=_KEY)
+@click.option("--connector", required=True, help="The connector whose delivery was taken care of.")
+@click.option("--reason", required=True, help="What was done; shown with the delivery.")
+def handle(report: ReportKey, connector: str, reason: str) -> int:
+    """Marks a delivery that has no ticket (any more) as taken care of by a person: none is made for it."""
+    from bridge.steering import handle as mark
+
+    if not reason.strip():
+        raise click.UsageError("--reason is empty; say what was done")
+    settings = _settings()
+    _show(connector, settings)
+    with _runtime(settings) as runtime:
+        problem = mark(runtime.store, report, connector, reason)
+    click.echo(_clean(problem or f"report {report} is marked as handled in {connector}"), err=bool(problem))
+    return 1 if problem else 0
 
 
 @command("link")

@@ -17,6 +17,7 @@ from bridge.arrivals import COMMENT, Arrivals
 from bridge.companies import Companies
 from bridge.details import Details
 from bridge.following import Following
+from bridge.history import Event, What
 from bridge.idempotency import Claim, Gate, IdempotencyStore, look_up_offsets, note_prefix
 from bridge.leases import LEASE_LOST, STEP_MARGIN, Lease, LeaseKeeper
 from bridge.logs import new_trace, traced
@@ -271,13 +272,14 @@ class Turn:
         found = self.connector.find(self.claim.reference)
         if not found:
             self.log.info("looked up: there is no ticket yet")
+            self.did(What.LOOKED_UP)
             return False
         self.log.info("ticket found by its reference", ticket_id=found[0].id, tickets=len(found))
         if self.is_followed_by_another(found[0]):
             return True
         other = found[1].id if len(found) > 1 else ""
         todo = self.after_creating() if self.claim.made_at is not None else {"complete"}
-        kept = self.record(found[0], told=self.claim.version, todo=todo, proven=True, other=other)
+        kept = self.record(found[0], told=self.claim.version, todo=todo, proven=True, other=other, found=True)
         if kept != found[0].id:
             self.leave_to_the_kept()
             return True
@@ -490,7 +492,15 @@ class Turn:
         self.store.release(self.claim, delay=0)
 
     def record(
-        self, ref: TicketRef, *, told: int, todo: set[str], remark: str = "", proven: bool = False, other: str = ""
+        self,
+        ref: TicketRef,
+        *,
+        told: int,
+        todo: set[str],
+        remark: str = "",
+        proven: bool = False,
+        other: str = "",
+        found: bool = False,
     ) -> str:
         """The ticket is a fact; it must reach the store even when that is away for a moment. Returns the id kept."""
         for attempt in range(5):
@@ -505,6 +515,7 @@ class Turn:
                     keep=True,
                     other=other,
                     facts=facts(self.claim.report) if self.claim.report else "",
+                    found=found,
                 )
             except redis.RedisError as error:
                 self.log.warning("a ticket exists but the store does not answer", ticket_id=ref.id, error=str(error))
@@ -529,8 +540,10 @@ class Turn:
                 raise
             except Rejected as refusal:
                 done.add(item)
+                remark = f"{notes.what(item)} failed: {refusal}"
                 self.log.warning("refused by the ticket system", doing=notes.what(item), reason=str(refusal))
-                self.store.record(self.claim, ref, remark=f"{notes.what(item)} failed: {refusal}", keep=True)
+                self.did(What.REJECTED, remark)
+                self.store.record(self.claim, ref, remark=remark, keep=True)
             except Exception as error:
                 outcome = error if isinstance(error, Outcome) else self.internal(error)
                 wanted = reconcile.back_off(self.claim.failures, self.bounds(outcome), self.draw)
@@ -606,6 +619,7 @@ class Turn:
         except Held as held:  # it is not sent again, so nothing is left to do but to say so
             raise Rejected(str(held)) from held
         self.log.info("ticket told", ticket_id=ref.id, note=note.key)
+        self.did(What.NOTED, note.key)
 
     def look_at_status(self, ref: TicketRef) -> float | None:
         """Workflow rules change a status right after the creation; that says nothing about people."""
@@ -638,6 +652,10 @@ class Turn:
         return 60.0
 
     # -- ending --------------------------------------------------------------------------------------------------------
+
+    def did(self, what: What, text: str = "") -> None:
+        """For the delivery's history, with the next thing that is written."""
+        self.claim.events.append(Event(what, text))
 
     def request_step(self) -> None:
         self.lease.step(self.service.settings.timeout + STEP_MARGIN)

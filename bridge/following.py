@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from bridge import notes, reconcile
+from bridge.history import What
 from bridge.leases import LEASE_LOST
 from bridge.models import DeliveryState, IncidentReport, Note, TicketRef, TicketState
 from bridge.news import News, NoteKind, compare, facts
@@ -213,6 +214,7 @@ class Following:
                 self.look()  # a ticket that is gone shows no notes; what one that is there refuses, its next note says
                 present = None
             if present:
+                self.turn.did(What.NOTED, plan.key)
                 return plan
             left = claim.planned_at + self.settings.settle - self.store.now()
             if present is False and left > 0:
@@ -232,7 +234,9 @@ class Following:
         except Rejected as refused:
             self.look()  # a ticket that is gone takes no note either
             self.log.warning("note refused", ticket_id=self.ref.id, reason=str(refused))
-            return replace(plan, remark=_joined(plan.remark, f"{self.turn.doing} failed: {refused}"))
+            remark = f"{self.turn.doing} failed: {refused}"
+            self.turn.did(What.REJECTED, remark)
+            return replace(plan, remark=_joined(plan.remark, remark))
         except (Unavailable, Misconfigured):
             self.store.plan(claim, plan.as_json(), sending=False)
             raise
@@ -266,6 +270,7 @@ class Following:
             self.look()  # a ticket that is gone takes neither
             self.log.warning("note refused", ticket_id=self.ref.id, reason=str(no_note))
         remark = f"the report is over, but the ticket system did not close the ticket ({refused}); close it by hand"
+        self.turn.did(What.REJECTED, remark)
         self.store.tell(
             self.claim,
             told=plan.version,

@@ -23,6 +23,60 @@ end
 local function delivery_key(connector, report) return P .. 'delivery:' .. report .. ':' .. connector end
 local function member(connector, report) return report .. '|' .. connector end
 
+-- Milliseconds for which the feed of changes is kept.
+local FEED = 3600000
+-- What people see of a delivery changed.
+local function touch(connector, report)
+  redis.call('ZADD', P .. 'changed', int(now), member(connector, report))
+  redis.call('ZREMRANGEBYSCORE', P .. 'changed', '-inf', int(now - FEED))
+end
+
+-- As `bridge.history.What`. An entry is its letter, ms since the first entry (which has its time), the attempt, and how often
+-- and when last it came again; then a space and the text.
+local LETTERS = {seen = 's', claimed = 'c', looked_up = 'l', creating = 'g', found = 'f', created = 'm', waiting = 'w', doubtful = 'd',
+  rejected = 'x', held = 'h', noted = 'n', closed = 'z', reopened = 'o', continued = 'k', retried = 'r', handled = 'a', gone = 'q'}
+local UNDER_WAY, WAITING = 'clg', 'wd'
+-- Most entries, how many of the first are kept when there are more, and the longest text in bytes.
+local MOST_KEPT, FIRST_KEPT, LONGEST_TEXT = 60, 20, 400
+
+local function cut(text)
+  if #text <= LONGEST_TEXT then return text end
+  text = string.sub(text, 1, LONGEST_TEXT)
+  while #text > 0 and string.byte(text, -1) >= 128 and string.byte(text, -1) < 192 do text = string.sub(text, 1, -2) end
+  return string.sub(text, 1, -2) .. '…'
+end
+
+-- Writes into a delivery's history, `ago` ms before now. What is tried again and again stays one entry: the same wait replaces
+-- all turns since it last began. Answers whether this is a new entry.
+local function remember(connector, report, what, text, ago)
+  touch(connector, report)
+  local key, code, at = P .. 'history:' .. report .. ':' .. connector, LETTERS[what], now - (ago or 0)
+  local attempt, first = num(redis.call('HGET', delivery_key(connector, report), 'attempts')), redis.call('LINDEX', key, 0)
+  text = cut(text or '')
+  if first then at = at - tonumber(string.match(first, '^%a(-?%d+)')) end
+  local last = redis.call('LRANGE', key, -8, -1)
+  for i = #last, 1, -1 do
+    local its_code, its_at, times, its_text = string.match(last[i], '^(%a)(-?%d+),%d+,?(%d*)[-,%d]* ?(.*)$')
+    if its_code == code and its_text == text then
+      redis.call('LSET', key, i - #last - 1, table.concat({code .. its_at, int(attempt), int(math.max(num(times), 1) + 1),
+        int(first and at or 0)}, ',') .. (text ~= '' and ' ' .. text or ''))
+      if string.find(WAITING, code, 1, true) and i < #last then redis.call('LTRIM', key, 0, i - #last - 1) end
+      return false
+    end
+    if not string.find(UNDER_WAY, its_code, 1, true) or not string.find(UNDER_WAY .. WAITING, code, 1, true) then break end
+  end
+  if redis.call('RPUSH', key, code .. int(at) .. ',' .. int(attempt) .. (text ~= '' and ' ' .. text or '')) > MOST_KEPT then
+    redis.call('LSET', key, FIRST_KEPT, '')
+    redis.call('LREM', key, 1, '')
+  end
+  return true
+end
+
+-- What an owner did before the script that now runs: {{what, text, ms ago}, …}.
+local function remember_all(connector, report, events)
+  for _, event in ipairs(events or {}) do remember(connector, report, event[1], event[2], event[3]) end
+end
+
 local function same_birth() return redis.call('HGET', P .. 'meta', 'birth') == ARGV[2] end
 local function leads(role, number)
   return tonumber(number) > 0 and num(redis.call('GET', P .. 'fence:' .. role)) == tonumber(number)
@@ -61,6 +115,7 @@ local function set_state(connector, report, state)
   if old and old ~= state then redis.call('ZREM', P .. 'state:' .. old, member(connector, report)) end
   redis.call('ZADD', P .. 'state:' .. state, int(now), member(connector, report))
   redis.call('HSET', key, 'state', state, 'updated_at', int(now))
+  touch(connector, report)
 end
 
 -- A status that says nothing about people: the bridge set it, or saw it right after the ticket was made.
@@ -86,6 +141,7 @@ local function deliver(connector, report, reference, order, organization, severi
   redis.call('HSET', delivery_key(connector, report), 'reference', reference, 'order', order, 'created_at', int(now),
     'organization', organization, 'severity', severity, 'attempts', 0)
   set_state(connector, report, 'pending')
+  remember(connector, report, 'seen')
   schedule(connector, report, now)
 end
 
@@ -134,6 +190,7 @@ end
 
 -- There is news for a delivery without an owner: what it waits for, such as its first status, holds it up no longer.
 local function due_now(connector, report)
+  touch(connector, report)
   redis.call('HDEL', delivery_key(connector, report), 'next_at')
   schedule(connector, report, now)
 end
@@ -161,10 +218,21 @@ local function heal(connector, report)
   end
 end
 
+-- What people see of a report changed, in every connector that has it.
+local function touch_all(report)
+  for _, field in ipairs(redis.call('HKEYS', P .. 'meta')) do
+    local connector = string.match(field, '^clock:(.+)$')
+    if connector and redis.call('EXISTS', delivery_key(connector, report)) == 1 then touch(connector, report) end
+  end
+end
+
 -- The report was listed as open just now; what was said about its absence no longer holds.
 local function listed(report)
   redis.call('ZADD', P .. 'open', int(now), report)
-  if redis.call('ZREM', P .. 'missing', report) == 1 then redis.call('HDEL', P .. 'report:' .. report, 'missing_why', 'asked') end
+  if redis.call('ZREM', P .. 'missing', report) == 1 then
+    redis.call('HDEL', P .. 'report:' .. report, 'missing_why', 'asked')
+    touch_all(report)
+  end
 end
 
 -- This delivery no longer proves that the connector finds what it creates; another one may.

@@ -35,6 +35,7 @@ for _, pair in ipairs(connectors) do
     end
   elseif changed then
     redis.call('HSET', delivery, 'order', order, 'organization', organization, 'severity', severity)
+    touch(connector, report)
     if its[4] and not over then redis.call('HDEL', delivery, 'adopt') end
     local told = its[1] == 'created' or its[1] == 'closed'
     if (told and not its[2]) or (its[1] == 'pending' and its[3] == 'quiet') then
