@@ -207,3 +207,25 @@ def test_every_page_of_the_documents_is_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     pages = [os.path.relpath(page, ROOT) for page in PAGES[1:] if page.parent == ROOT / "docs"]
     assert [page for page in pages if f"]({page})" not in readme] == []
+
+
+def code() -> str:
+    """All code, with what is one sentence to a reader on one line."""
+    text = "".join(path.read_text("utf-8") for room in ("bridge", "connectors") for path in (ROOT / room).glob("*.py"))
+    return re.sub(r'"\s+f?"', "", text).replace("\\'", "'")
+
+
+QUOTES = [
+    (name(page), part.strip())
+    for page in PAGES
+    for table in re.findall(r"\| it says \|.*?(?=\n\n|\Z)", page.read_text("utf-8"), re.DOTALL)
+    for quote in re.findall(r"(?<![*\w])\*([^*\n]+)\*", table)
+    for part in quote.split("…")
+    if part.strip()
+]
+
+
+def test_what_a_check_is_said_to_say_is_what_it_says() -> None:
+    everything = code()
+    assert len(QUOTES) > 20
+    assert [quote for quote in QUOTES if quote[1] not in everything] == []
