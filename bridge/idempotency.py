@@ -16,6 +16,10 @@ Redis lay-out, under the prefix ``<namespace>:``
 ``ready:<connector>``                deliveries whose time has come, by urgency, then age
 ``slots:<group>``                    places in use, each a lease: the connector's concurrency across all workers
 ``state:<state>``                    index of deliveries by state
+``waiting:<connector>``              reports without a ticket, but what quiet hours hold back, by since when (ms)
+``counters``                         what happened how often, ever (`bridge.counters`)
+``day:<days since 1970-01-01>``      the same of one day, for 400 days
+``counted:<process>``                the last batch of counted requests that a process added
 ``changed``                          the last hour's changes of deliveries, by when (ms)
 ``pause:<connector>``                why and until when a connector is paused
 ``proof:<connector>``                has a created ticket been found again by its reference?
@@ -195,6 +199,11 @@ def snapshot_of(report: IncidentReport) -> tuple[str, str]:
     return text, hashlib.sha256(text.encode("utf-8")).hexdigest()[:24]
 
 
+def notified(report: IncidentReport) -> str:
+    """When a report was notified, for the scripts: ms since the epoch; '' where the source does not say."""
+    return str(round(report.since.timestamp() * 1000)) if report.since else ""
+
+
 class IdempotencyStore(Reading):
     """One store, shared by all processes. `settle` is the longest of the connectors', in seconds.
 
@@ -318,6 +327,7 @@ class IdempotencyStore(Reading):
                 json.dumps(connectors),
                 1 if report.over else 0,
                 1 if adopt else 0,
+                notified(report),
                 client=pipeline,
             )
         added: list[tuple[ReportKey, str]] = []

@@ -246,6 +246,8 @@ class ConnectorContext:
     #: Called once more right before the last bytes of a request leave: raises `Unavailable` when the lease on the
     #: delivery was lost meanwhile, e.g. while this process was frozen. Takes no time.
     before_send: Callable[[], None] = field(default=lambda: None)
+    #: Called after every request with its answer's status, an HTTP status or SMTP code, or `none` when none came.
+    answered: Callable[[str], None] = field(default=lambda status: None)
     #: Sender and Message-ID domain fallback, log context and the like must never need more than this.
     user_agent: str = "huntress-bridge"
 

@@ -209,7 +209,13 @@ class Email(Connector):
                 self._tokens.close()
 
     def _round(self) -> Round:
-        return Round(self._connect, self.context.before_request, self.context.before_send, self.settings.timeout)
+        return Round(
+            self._connect,
+            self.context.before_request,
+            self.context.before_send,
+            self.settings.timeout,
+            self.context.answered,
+        )
 
     def _connect(self, until: float) -> Connection:
         credentials = self._credentials()

@@ -56,9 +56,10 @@ class HttpSession:
     (return an outcome to raise, or None to use the table).
 
     `timeout` is in seconds, from looking up the name to the last byte of the answer. May be used by several threads at
-    once; connections are kept and used again, cookies are not. Without `proxy` the environment's proxy serves all hosts
-    but loopback. Without `ca_file` the environment's REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE is trusted, else the
-    well-known authorities. An answer longer than `max_bytes` (unpacked) is refused.
+    once; connections are kept and used again, cookies are not. `answered` hears each answer's status, or `none`.
+    Without `proxy` the environment's proxy serves all hosts but loopback. Without `ca_file` the environment's
+    REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE is trusted, else the well-known authorities. An answer longer than `max_bytes`
+    (unpacked) is refused.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class HttpSession:
         secrets: Sequence[str] = (),
         before_request: Callable[[], None] = lambda: None,
         before_send: Callable[[], None] = lambda: None,
+        answered: Callable[[str], None] = lambda status: None,
         deliver_within: float | None = None,
         explain: Callable[[Answer], str] | None = None,
         classify: Callable[[Answer, Intent], Exception | None] | None = None,
@@ -89,6 +91,7 @@ class HttpSession:
         self._verdicts = Verdicts(name, known, explain, classify)
         self._before_request = before_request
         self._before_send = before_send
+        self._answered = answered
         self._deliver_within = deliver_within
         self._max_bytes = max_bytes
         self._session = _Session()
@@ -159,6 +162,7 @@ class HttpSession:
         # Raised out here, so that no library's exception, which knows the request and its headers, hangs on to it.
         if sending.stopped:
             raise sending.stopped
+        self._answered("none" if failure or sending.expired or answer is None else str(answer.status))
         if failure or sending.expired or answer is None:
             raise self._verdicts.no_answer(
                 what, intent, sending, failure, secrets=_proxy_secrets(*(proxies or {}).values())

@@ -17,5 +17,5 @@ redis.call('HDEL', key, 'ticket_id', 'ticket_number', 'ticket_url', 'other_ticke
   'ends', 'plan', 'planned_at', 'remark', 'recorded_at', 'creating_at', 'failures', 'next_at', 'kind')
 redis.call('DEL', P .. 'progress:' .. report .. ':' .. connector)
 set_state(connector, report, 'pending')
-remember(connector, report, 'continued', ARGV[6])
+happened(connector, report, 'continued', ARGV[6])
 return 1

@@ -72,9 +72,58 @@ local function remember(connector, report, what, text, ago)
   return true
 end
 
+-- Counts for metrics and page (`bridge.counters`): in the same script as what is counted, so they are exact.
+local DAY, DAYS_KEPT = 86400000, 400
+-- Upper ends of the buckets of times, in ms.
+local BUCKETS = {1000, 2000, 5000, 10000, 15000, 30000, 60000, 120000, 300000, 600000, 1800000, 3600000, 21600000, 86400000}
+
+local function count(field, by) redis.call('HINCRBY', P .. 'counters', field, int(by or 1)) end
+local function count_today(field, by)
+  local key = P .. 'day:' .. int(math.floor(now / DAY))
+  redis.call('HINCRBY', key, field, int(by or 1))
+  redis.call('PEXPIRE', key, int(DAYS_KEPT * DAY))
+end
+
+-- Notes how long something took, since `at`; nothing where that is not known.
+local function count_time(connector, since, at)
+  if num(at) <= 0 then return end
+  local took, bucket = math.max(0, now - num(at)), #BUCKETS + 1
+  for i = #BUCKETS, 1, -1 do
+    if took <= BUCKETS[i] then bucket = i end
+  end
+  for name, by in pairs({[int(bucket)] = 1, sum = took}) do
+    count('time:' .. since .. ':' .. connector .. ':' .. name, by)
+    count_today('time:' .. since .. ':' .. name, by)
+  end
+end
+
+-- A report was seen for the first time; whatever its severity is called, there are four.
+local function count_report(severity)
+  if severity ~= 'critical' and severity ~= 'high' and severity ~= 'low' then severity = 'other' end
+  count('report:' .. severity)
+  count_today('report:' .. severity)
+end
+
+-- As `remember`, for what is counted as well.
+local function happened(connector, report, what, text, ago)
+  if remember(connector, report, what, text, ago) then count('delivery:' .. connector .. ':' .. what) end
+end
+
+-- A ticket's number became known after its id was written.
+local function call_by_number(connector, report, id, number)
+  local key = P .. 'history:' .. report .. ':' .. connector
+  for i, entry in ipairs(redis.call('LRANGE', key, 0, -1)) do
+    local start, text = string.match(entry, '^([mf]%S+) (.*)$')
+    if text == id then redis.call('LSET', key, i - 1, start .. ' ' .. number) end
+  end
+end
+
 -- What an owner did before the script that now runs: {{what, text, ms ago}, …}.
 local function remember_all(connector, report, events)
-  for _, event in ipairs(events or {}) do remember(connector, report, event[1], event[2], event[3]) end
+  for _, event in ipairs(events or {}) do
+    local note = event[1] == 'noted' and happened or remember
+    note(connector, report, event[1], event[2], event[3])
+  end
 end
 
 local function same_birth() return redis.call('HGET', P .. 'meta', 'birth') == ARGV[2] end
@@ -115,6 +164,11 @@ local function set_state(connector, report, state)
   if old and old ~= state then redis.call('ZREM', P .. 'state:' .. old, member(connector, report)) end
   redis.call('ZADD', P .. 'state:' .. state, int(now), member(connector, report))
   redis.call('HSET', key, 'state', state, 'updated_at', int(now))
+  if state == 'pending' or state == 'creating' then
+    redis.call('ZADD', P .. 'waiting:' .. connector, 'NX', int(now), report)
+  else
+    redis.call('ZREM', P .. 'waiting:' .. connector, report)
+  end
   touch(connector, report)
 end
 
@@ -211,6 +265,10 @@ end
 
 -- The poller's safety net: what has something to do, and has no owner, must be scheduled.
 local function heal(connector, report)
+  local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'created_at', 'kind')
+  if (its[1] == 'pending' or its[1] == 'creating') and its[2] and its[3] ~= 'quiet' then -- written by a version that kept no such set
+    redis.call('ZADD', P .. 'waiting:' .. connector, 'NX', its[2], report)
+  end
   if unfinished(connector, report) and redis.call('HEXISTS', delivery_key(connector, report), 'owner') == 0
     and not redis.call('ZSCORE', P .. 'due:' .. connector, report)
     and not redis.call('ZSCORE', P .. 'ready:' .. connector, report) then

@@ -16,5 +16,5 @@ unschedule(connector, report)
 set_state(connector, report, 'handled')
 redis.call('HSET', key, 'reason', ARGV[5])
 redis.call('HDEL', key, 'next_at', 'failures', 'lapsed', 'kind')
-remember(connector, report, 'handled', ARGV[5])
+happened(connector, report, 'handled', ARGV[5])
 return state

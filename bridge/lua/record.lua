@@ -19,7 +19,16 @@ end
 
 remember_all(connector, report, cjson.decode(ARGV[22]))
 local how, shown = ARGV[21] == '1' and 'found' or 'created', number ~= '' and number or id
-if not delivery.ticket_id or (delivery.ticket_id ~= id and delivery.other_ticket ~= id) then remember(connector, report, how, shown) end
+if not delivery.ticket_id or (delivery.ticket_id ~= id and delivery.other_ticket ~= id) then
+  happened(connector, report, how, shown)
+  -- What the bridge made, and the first ticket of its report: how long did that take?
+  if not delivery.ticket_id and not delivery.former and (how == 'created' or delivery.creating_at) then
+    count_time(connector, 'sent', redis.call('HGET', P .. 'report:' .. report, 'sent_at'))
+    count_time(connector, 'seen', delivery.created_at)
+  end
+elseif delivery.ticket_id == id and number ~= '' and (delivery.ticket_number or '') == '' then
+  call_by_number(connector, report, id, number)
+end
 
 local todo = {}
 for _, item in ipairs(cjson.decode(delivery.todo or '[]')) do todo[item] = true end

@@ -23,7 +23,7 @@ redis.call('HSET', key, 'reason', change.reason or '', 'kind', change.kind or ''
 remember_all(connector, report, change.events)
 local reason = change.reason or ''
 if change.state == 'rejected' or change.state == 'held' then
-  remember(connector, report, change.state, reason)
+  happened(connector, report, change.state, reason)
 elseif change.kind == 'doubt' then
   remember(connector, report, 'doubtful', reason)
 elseif reason ~= '' then
@@ -46,6 +46,9 @@ elseif change.state then
     drop_proof(connector, report)
   end
 end
+
+-- What quiet hours hold back waits because somebody wanted that; it is not late before they end.
+if change.kind == 'quiet' then redis.call('ZREM', P .. 'waiting:' .. connector, report) end
 
 -- What came up during this turn need not wait for what the turn left for later.
 if change.waiting then

@@ -7,7 +7,7 @@ if not exists then return '' end
 local state = delivery.state
 if state ~= 'pending' and state ~= 'creating' and state ~= 'rejected' and state ~= 'held' and state ~= 'handled' then return state end
 if delivery.owner then return state end -- it is being worked on, or its lapsed lease makes it due anyway
-remember(connector, report, 'retried')
+happened(connector, report, 'retried')
 if state == 'handled' and delivery.ticket_id then
   set_state(connector, report, 'created')
   redis.call('HSET', key, 'reason', '')

@@ -29,7 +29,7 @@ if change.progress then
 end
 local TURNS = {closed = 'closed', created = 'reopened', gone = 'gone'}
 if change.state then
-  if change.state ~= delivery.state and TURNS[change.state] then remember(connector, report, TURNS[change.state], change.remark) end
+  if change.state ~= delivery.state and TURNS[change.state] then happened(connector, report, TURNS[change.state], change.remark) end
   set_state(connector, report, change.state)
   redis.call('HSET', key, 'reason', '')
 end
