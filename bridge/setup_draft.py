@@ -110,24 +110,35 @@ class Draft:
 
     def problems(self) -> tuple[str, ...]:
         """Everything that the loader says against the whole."""
-        try:
-            settings = self.settings()
-            settings.require_source()
-            settings.require_connectors()
-        except ConfigurationError as error:
-            return error.problems
-        return ()
+        problems: list[str] = []
+        for tables in (self.tables, {name: table for name, table in self.tables.items() if name != "connectors"}):
+            try:
+                settings = self._loaded(tables, self.secrets)
+            except ConfigurationError as error:
+                problems += (each for each in error.problems if each not in problems)
+                continue  # what is wrong with the connectors hides nothing about the source
+            whole = tables is self.tables
+            for demand in (settings.require_source, *([settings.require_connectors] if whole else [])):
+                try:
+                    demand()
+                except ConfigurationError as error:
+                    problems += error.problems
+            break
+        return tuple(problems)
 
     def settings(self, *, stand_ins: bool = False) -> Settings:
         """As the loader makes them. `stand_ins`: open choices are filled in. Raises `ConfigurationError`."""
         tables = self.tables
-        for key, secret in self.secrets.items():
-            tables = overlay(tables, _nested(key, secret))
-        if stand_ins:
-            for name, connector in self.connectors().items():
-                for question in required(connector):
-                    if question.choices and question.key not in tables["connectors"][name]:
-                        tables = overlay(tables, _nested(("connectors", name, question.key), "?"))
+        for name, connector in self.connectors().items() if stand_ins else ():
+            for question in required(connector):
+                if question.choices and question.key not in tables["connectors"][name]:
+                    tables = overlay(tables, _nested(("connectors", name, question.key), "?"))
+        return self._loaded(tables, self.secrets)
+
+    def _loaded(self, tables: Table, secrets: Mapping[Key, str]) -> Settings:
+        for key, secret in secrets.items():
+            if key[0] in tables or key[0] != "connectors":
+                tables = overlay(tables, _nested(key, secret))
         return Loader(tables, self.environ, None).settings()
 
     def _value(self, key: Key, text: str) -> Any:

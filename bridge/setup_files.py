@@ -23,7 +23,7 @@ HEAD = """\
 # After a change: huntress-bridge check --online
 """
 #: What stands before a key, by table and key.
-REMARKS = {
+REMARKS: dict[Key, str] = {
     ("poll", "not_before"): '# Incidents sent before are left alone. "now" is the first start; an ISO date outlasts a '
     "lost data_dir.",
 }
@@ -121,9 +121,9 @@ class Files:
 def toml_of(draft: Draft, files: dict[Key, str]) -> str:
     """The configuration; `files` name the secrets' files by key."""
     tables: Table = {key: value for key, value in draft.tables.items() if key != "connectors"}
-    for key, path in files.items():
-        if key[0] != "connectors":
-            tables[key[0]] = {f"{key[1]}_file": path} | tables.get(key[0], {})
+    for table in {key[0] for key in files if key[0] != "connectors"}:
+        own = {f"{key[1]}_file": path for key, path in files.items() if key[0] == table}
+        tables[table] = own | tables.get(table, {})
     plain = {key: value for key, value in tables.items() if not isinstance(value, dict)}
     parts = [HEAD, "".join(_lines((), plain))]
     parts += [f"[{key}]\n" + "".join(_lines((key,), table)) for key, table in tables.items() if key not in plain]
