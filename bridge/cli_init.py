@@ -69,6 +69,7 @@ def init(
     if not config.parent.is_dir():
         _fail("init", f"{config.parent} is no folder; make it first")
     draft = Draft(os.environ)
+    beside = config.parent.resolve() == Path.cwd()
     flags = [
         ("huntress.base_url", huntress_base_url),
         ("huntress.account_id", huntress_account_id),
@@ -76,7 +77,7 @@ def init(
         ("huntress.api_secret_file", huntress_api_secret_file),
         ("poll.not_before", not_before),
         ("timezone", timezone),
-        ("data_dir", data_dir or str(Path("data") if config.parent == Path() else config.parent.resolve() / "data")),
+        ("data_dir", data_dir or ("data" if beside else str(config.parent.resolve() / "data"))),
         ("organizations.only", ",".join(map(str, pilot)) or None),
     ]
     try:
@@ -178,7 +179,7 @@ def _try_out(config: Path, written: Written, asks: bool, test_ticket: bool | Non
                 click.echo(f"no test ticket is sent to {name} before that is mended")
         elif test_ticket or (asks and test_ticket is None and click.confirm(f"Send a test ticket to {name}?", True)):
             failed = not _send(settings, name) or failed
-    at = "" if config == Path("bridge.toml") else f" --config {config}"
+    at = "" if config.resolve() == Path("bridge.toml").resolve() else f" --config {config}"
     click.echo(f"Next: huntress-bridge{at} run --once --dry-run says which tickets it would make; then: run")
     return 1 if failed else 0
 
