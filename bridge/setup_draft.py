@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_origin
+
+from pydantic import TypeAdapter, ValidationError
 
 from bridge.settings import Settings
 from bridge.settings_loading import Loader
@@ -144,7 +147,10 @@ class Draft:
     def _value(self, key: Key, text: str) -> Any:
         annotation = value_type(key, self._known())
         if get_origin(annotation) is list and not text.lstrip().startswith("["):
-            return [part.strip() for part in text.split(",") if part.strip()]
+            parts = [part.strip() for part in text.split(",") if part.strip()]
+            with suppress(ValidationError):  # the loader says what is wrong
+                return TypeAdapter(annotation).validate_python(parts)
+            return parts
         try:
             value = decode(text, annotation)
         except ValueError as error:

@@ -7,12 +7,13 @@ the new one, and goes on naming its own secrets.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bridge.settings import Settings
 from bridge.settings_reading import Key, Table
 from bridge.setup_draft import Draft
 from bridge.toml_text import name, value_text
@@ -28,7 +29,6 @@ REMARKS: dict[Key, str] = {
     "lost data_dir.",
 }
 MATCHING = """\
-[organizations]
 # Organizations without a company of the same name go to default_company. This proposes companies for them:
 # huntress-bridge organizations match {connector} --output organizations.csv
 # file = "organizations.csv"
@@ -118,31 +118,47 @@ class Files:
         return str(path.resolve())
 
 
-def toml_of(draft: Draft, files: dict[Key, str]) -> str:
+def toml_of(draft: Draft, files: Mapping[Key, str]) -> str:
     """The configuration; `files` name the secrets' files by key."""
-    tables: Table = {key: value for key, value in draft.tables.items() if key != "connectors"}
-    for table in {key[0] for key in files if key[0] != "connectors"}:
-        own = {f"{key[1]}_file": path for key, path in files.items() if key[0] == table}
-        tables[table] = own | tables.get(table, {})
+    tables = _tables(draft, files)
     plain = {key: value for key, value in tables.items() if not isinstance(value, dict)}
     parts = [HEAD, "".join(_lines((), plain))]
-    parts += [f"[{key}]\n" + "".join(_lines((key,), table)) for key, table in tables.items() if key not in plain]
-    connectors = draft.connectors()
-    with_companies = [each for each, kind in connectors.items() if issubclass(kind.settings_class, PsaSettings)]
-    if with_companies and "organizations" not in tables:
-        parts.append(MATCHING.format(connector=with_companies[0]))
-    for connector, kind in connectors.items():
-        table = draft.tables["connectors"][connector]
-        own = {f"{key[2]}_file": path for key, path in files.items() if key[:2] == ("connectors", connector)}
+    parts += [f"[{key}]\n{''.join(_lines((key,), table))}" for key, table in tables.items() if key not in plain]
+    for connector, kind in draft.connectors().items():
         order = [part for question in kind.questions() for part in (question.key, f"{question.key}_file")]
-        rest = table | own
-        ordered = {key: rest[key] for key in ["type", *order] if key in rest} | rest
-        parts.append(f"[connectors.{connector}]\n" + "".join(_lines(("connectors", connector), ordered)))
+        given = draft.tables["connectors"][connector] | _named(files, ("connectors", connector))
+        ordered = {key: given[key] for key in ["type", *order] if key in given} | given
+        parts.append(f"[connectors.{connector}]\n{''.join(_lines(('connectors', connector), ordered))}")
     return "\n".join(filter(None, parts))
 
 
+def _tables(draft: Draft, files: Mapping[Key, str]) -> Table:
+    """Everything but the connectors, in the order of the settings."""
+    tables: Table = {}
+    for key in Settings.model_fields:
+        given = draft.tables.get(key, {})
+        named = _named(files, (key,))
+        if key != "connectors" and (given or named):
+            tables[key] = named | given if isinstance(given, dict) else given
+        if key == "organizations" and "file" not in tables.get(key, {}):
+            kinds = draft.connectors().items()
+            hint = next((name for name, kind in kinds if issubclass(kind.settings_class, PsaSettings)), None)
+            if hint:
+                tables[key] = {MATCHING.format(connector=hint): None} | tables.get(key, {})
+    return tables
+
+
+def _named(files: Mapping[Key, str], table: Key) -> dict[str, str]:
+    """The keys of `table` that name files."""
+    return {f"{key[-1]}_file": path for key, path in files.items() if key[:-1] == table}
+
+
 def _lines(table: Key, values: Table) -> Iterator[str]:
+    """A line for each value; a key without one is a remark."""
     for key, value in values.items():
+        if value is None:
+            yield key
+            continue
         if remark := REMARKS.get((*table, key)):
             yield f"{remark}\n"
         yield f"{name(key)} = {value_text(value)}\n"
