@@ -734,7 +734,11 @@ class IdempotencyStore(Reading):
 
     def scheduled(self, connector: str) -> int:
         """Deliveries of `connector` that something is still to be done for, now or later."""
-        return self.client.zcard(self.key(f"due:{connector}")) + self.client.zcard(self.key(f"ready:{connector}"))
+        # In one transaction: between two reads a delivery could move from one set to the other, and be in neither.
+        pipeline = self.client.pipeline(transaction=True)
+        pipeline.zcard(self.key(f"due:{connector}"))
+        pipeline.zcard(self.key(f"ready:{connector}"))
+        return sum(pipeline.execute())
 
     def awaited(self, connector: str, later: Iterable[str]) -> list[ReportKey]:
         """Reports that `connector` still has something to do for, now or soon: more than the things in `later`."""
