@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from bridge.idempotency import IdempotencyStore, number, seconds, stored_report
+from bridge.idempotency import IdempotencyStore, stored_report
 from bridge.models import IncidentReport, ReportKey, report_key
+from bridge.reading import number, seconds
 
 #: Longest seconds between two questions about a report that is no longer listed and not known to be over.
 LONGEST_ASK = 86400.0

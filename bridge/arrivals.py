@@ -21,7 +21,7 @@ from typing import cast
 
 import redis
 
-from bridge.idempotency import IdempotencyStore, snapshot_of
+from bridge.idempotency import IdempotencyStore, notified, snapshot_of
 from bridge.models import IncidentReport, ReportKey, severity_rank
 from bridge.routing import Routes
 from bridge.webhook_signature import TOLERANCE
@@ -58,6 +58,7 @@ class Arrivals:
             event.comment,
             round(COMMENT_KEPT * 1000),
             json.dumps(list(routes.connectors_settings)),
+            notified(report) if report else "",
         )
         for _ in range(2):
             answer = cast(str, self.store.script("arrive", *arguments))

@@ -207,6 +207,9 @@ class Bookkeeping:
         if gone:
             self.client.hdel(name, *gone)
 
+    def quarantined_count(self) -> int:
+        return self.client.hlen(self.store.key("quarantine"))
+
     def quarantined(self) -> list[Quarantined]:
         stored = cast("dict[str, str]", self.client.hgetall(self.store.key("quarantine")))
         return sorted(
@@ -258,41 +261,39 @@ class Bookkeeping:
 
     def save_configuration_problem(self, problem: str) -> None:
         """Why the last change of the configuration was refused; '' when it was taken."""
-        key = self.store.key(f"configuration:{socket.gethostname()}")
         if problem:
-            self.client.set(key, problem)
+            self.client.hset(self.store.key("configuration_problems"), socket.gethostname(), problem)
         else:
-            self.client.delete(key)
+            self.client.hdel(self.store.key("configuration_problems"), socket.gethostname())
 
     def configuration_problems(self) -> dict[str, str]:
         """Refused changes of the configuration, by host."""
-        keys = list(self.client.scan_iter(match=self.store.key("configuration:*"), count=500))
-        return {str(key).rsplit(":", 1)[1]: str(self.client.get(key) or "") for key in keys}
+        return cast("dict[str, str]", self.client.hgetall(self.store.key("configuration_problems")))
 
     # -- who is alive --------------------------------------------------------------------------------------------------
 
-    def _heartbeat_key(self, role: str, host: str, pid: int) -> str:
-        return self.store.key(f"heartbeat:{role}:{host}:{pid}")
-
     def beat(self, role: str, problem: str = "") -> None:
         """This process says that it does its work as `role`, or why it does not."""
-        host, pid = socket.gethostname(), os.getpid()
-        entry = {"at": self.store.now(), "problem": problem}
-        self.client.set(self._heartbeat_key(role, host, pid), json.dumps(entry), ex=HEARTBEAT_KEPT)
+        now, key = self.store.now(), self.store.key("heartbeats")
+        self.client.hset(key, _beating(role), json.dumps({"at": now, "problem": problem}))
+        beats = cast("dict[str, str]", self.client.hgetall(key))
+        gone = [name for name, entry in beats.items() if abs(now - json.loads(entry)["at"]) > HEARTBEAT_KEPT]
+        if gone:
+            self.client.hdel(key, *gone)
 
     def leave(self, role: str) -> None:
         """A clean stop: this process is not expected to beat any more."""
-        self.client.delete(self._heartbeat_key(role, socket.gethostname(), os.getpid()))
+        self.client.hdel(self.store.key("heartbeats"), _beating(role))
 
-    def heartbeats(self, role: str = "*", host: str = "*") -> list[Heartbeat]:
+    def heartbeats(self, role: str = "", host: str = "") -> list[Heartbeat]:
+        """The last signs of life, of all roles and hosts unless told otherwise."""
         found = []
-        for key in self.client.scan_iter(match=self.store.key(f"heartbeat:{role}:{host}:*"), count=500):
-            name = cast(str, key)[len(self.store.prefix) :]
-            stored = cast("str | None", self.client.get(cast(str, key)))
-            if stored:
-                entry: Mapping[str, object] = json.loads(stored)
-                _, beat_role, beat_host, pid = name.split(":", 3)
-                found.append(
-                    Heartbeat(beat_role, beat_host, int(pid), float(cast(float, entry["at"])), str(entry["problem"]))
-                )
+        for name, entry in cast("dict[str, str]", self.client.hgetall(self.store.key("heartbeats"))).items():
+            its_role, its_host, pid = name.split(":", 2)
+            if role in ("", its_role) and host in ("", its_host):
+                found.append(Heartbeat(its_role, its_host, int(pid), **json.loads(entry)))
         return sorted(found, key=lambda beat: (beat.role, beat.host, beat.pid))
+
+
+def _beating(role: str) -> str:
+    return f"{role}:{socket.gethostname()}:{os.getpid()}"

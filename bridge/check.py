@@ -23,7 +23,7 @@ from connectors.registry import registry_errors
 REACHABLE = "check its address here and whether this machine may reach it (name service, firewall, proxy)"
 
 
-class _OwnBudget:
+class OwnBudget:
     """A handful of requests, when the shared window cannot be reached."""
 
     def acquire(self, kind: RequestKind, wait: float | None) -> None:
@@ -79,7 +79,7 @@ def check_online(settings: Settings) -> list[Finding]:
     except ConfigurationError:
         return findings  # said by the check off line
     for name, connector in connectors.items():
-        findings += _check_connector(connector, companies, name)
+        findings += check_connector(connector, companies, name)
         connector.close()
     return findings
 
@@ -98,7 +98,7 @@ def _budget(settings: Settings, findings: list[Finding]) -> Iterator[Budget]:
                 client.close()
     except (redis.RedisError, EmbeddedRedisError, ServerRefused) as error:
         findings.append(Finding("redis", f"cannot be used: {error}"))
-        yield _OwnBudget()
+        yield OwnBudget()
 
 
 def _check_source(settings: Settings, budget: Budget) -> Iterator[Finding]:
@@ -123,7 +123,8 @@ def _check_source(settings: Settings, budget: Budget) -> Iterator[Finding]:
             yield Finding(f"sources.{kind.value}s", str(error))
 
 
-def _check_connector(connector: Connector, companies: Companies, name: str) -> Iterator[Finding]:
+def check_connector(connector: Connector, companies: Companies, name: str) -> Iterator[Finding]:
+    """Tries one connector's credentials, names and companies; what is wrong with them, also when it cannot be asked."""
     prefix = f"connectors.{name}"
     said = set()
     try:

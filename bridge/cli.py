@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from bridge.runtime import Runtime
     from bridge.settings import Settings
 
+#: States that `retry` looks at unless told otherwise.
+WAITING = ("pending", "creating", "rejected", "held")
 STATES = ("pending", "creating", "created", "rejected", "held", "closed", "handled", "gone")
 KINDS = ("incident_report", "escalation", "platform_action")
 
@@ -419,6 +421,31 @@ def healthcheck(role: str | None) -> int:
     return 1 if problem else 0
 
 
+@command("diagnostics")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="The archive; it must not exist yet.")
+@click.option("--with-reports", is_flag=True, help="Also the texts of reports that wait or cannot be parsed.")
+@click.option("--with-names", is_flag=True, help="Leave names of organizations and mail addresses as they are.")
+def diagnostics(output: Path | None, with_reports: bool, with_names: bool) -> int:
+    """Writes a support bundle without secrets: versions, configuration, states, last errors, timings."""
+    from bridge import printing as texts
+    from bridge.diagnostics import gather, write
+
+    path = click.get_current_context().obj.get("config")
+    bundle = gather(path, with_reports=with_reports, with_names=with_names)
+    try:
+        written = write(bundle, output)
+    except OSError as error:
+        _fail(
+            "diagnostics", f"cannot write {error.filename or output}: {error.strerror}; name another file in --output"
+        )
+    for name, text in sorted(bundle.files.items()):
+        click.echo(f"  {name:22} {len(text.encode()):>8} bytes")
+    for problem in bundle.problems:
+        click.echo(texts.one_line(problem), err=True)
+    click.echo(f"{written} is written, readable for you only. Look through it before you send it to anybody.")
+    return 1 if bundle.problems else 0
+
+
 # -- steering ----------------------------------------------------------------------------------------------------------
 
 
@@ -426,35 +453,49 @@ def healthcheck(role: str | None) -> int:
 @click.argument("report", required=False, type=_KEY)
 @click.option("--connector", help="Only this connector's deliveries.")
 @click.option(
-    "--state", type=click.Choice(["pending", "creating", "rejected", "held"]), help="Only deliveries in this state."
+    "--state",
+    type=click.Choice([*WAITING, "handled"]),
+    help="Only deliveries in this state; what was marked as handled is taken up again only by this.",
 )
 def retry(report: ReportKey | None, connector: str | None, state: str | None) -> int:
     """Makes deliveries due now; what is in doubt is only looked up, what is created is left."""
     from bridge.models import DeliveryState
+    from bridge.retrying import retry_all
 
     settings = _settings()
     if connector is not None:
         _show(connector, settings)
-    states = (
-        [DeliveryState(state)]
-        if state
-        else [DeliveryState(name) for name in ("pending", "creating", "rejected", "held")]
-    )
+    states = [DeliveryState(name) for name in ([state] if state else WAITING)]
     with _runtime(settings) as runtime:
         fitting = [
             delivery
             for delivery in runtime.store.deliveries(states)
             if report in (None, delivery.report_id) and connector in (None, delivery.connector)
         ]
-        for delivery in fitting:
-            runtime.store.retry(delivery.report_id, delivery.connector)
-        for name in {delivery.connector for delivery in fitting}:
-            runtime.store.probe_now(name)
+        retry_all(runtime.store, [(delivery.report_id, delivery.connector) for delivery in fitting])
     if not fitting:
         click.echo("nothing fits: no delivery that waits, was refused or is held", err=True)
         return 1
     click.echo(f"{len(fitting)} due now")
     return 0
+
+
+@command("handle")
+@click.argument("report", type=_KEY)
+@click.option("--connector", required=True, help="The connector whose delivery was taken care of.")
+@click.option("--reason", required=True, help="What was done; shown with the delivery.")
+def handle(report: ReportKey, connector: str, reason: str) -> int:
+    """Marks a delivery that has no ticket (any more) as taken care of by a person: none is made for it."""
+    from bridge.steering import handle as mark
+
+    if not reason.strip():
+        raise click.UsageError("--reason is empty; say what was done")
+    settings = _settings()
+    _show(connector, settings)
+    with _runtime(settings) as runtime:
+        problem = mark(runtime.store, report, connector, reason)
+    click.echo(_clean(problem or f"report {report} is marked as handled in {connector}"), err=bool(problem))
+    return 1 if problem else 0
 
 
 @command("link")
@@ -492,6 +533,7 @@ def demo(seconds: float | None, serve: bool, host: str) -> int:
 
 
 # At the end, because they are declared with what stands above.
+import bridge.cli_init  # noqa: E402
 import bridge.cli_lists  # noqa: E402, F401
 
 if __name__ == "__main__":

@@ -163,17 +163,13 @@ def _refuse_output(output: Path, force: bool, settings: Settings) -> None:
 
 def _proposals(runtime: Runtime, service: Service, found: list[Organization]) -> list[Proposal]:
     """Raises an `Outcome` when the ticket system cannot be asked."""
-    from bridge.organization_list import places
-    from bridge.proposals import propose
+    from bridge.organization_list import places, proposals
     from bridge.settings import ConfigurationError
 
     companies = service.connector.companies()
     if companies is None:
         raise ConfigurationError([f"connector {service.name} ({service.settings.type}) has no companies to match"])
-    placed = places(service, runtime.assembly.companies, found)
-    taken = {place.company.id: id for id, place in placed.items() if place.own and place.company}
-    unmatched = [organization for organization in found if not placed[organization.id].own]
-    return propose(unmatched, service.connector.companies() or (), taken)
+    return proposals(found, places(service, runtime.assembly.companies, found), companies)
 
 
 @command("diff", group=organizations)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from bridge import notes, reconcile
+from bridge.history import What
 from bridge.leases import LEASE_LOST
 from bridge.models import DeliveryState, IncidentReport, Note, TicketRef, TicketState
 from bridge.news import News, NoteKind, compare, facts
@@ -157,6 +158,7 @@ class Following:
                 self.log.warning("the ticket cannot be opened again; a new one is made", reason=str(refused))
                 self.anew()
                 return
+            self.log.info("ticket opened again", ticket_id=self.ref.id, status=status)
             # Who closes it now is a person again, until the bridge does.
             self.store.tell(self.claim, statuses=[status], forget=state.status if state.status != status else "")
             fate = "This ticket is opened again."
@@ -197,6 +199,7 @@ class Following:
             except Rejected as refused:
                 self.refused(plan, refused)
                 return
+            self.log.info("ticket closed", ticket_id=self.ref.id, status=status)
             self.store.tell(self.claim, statuses=[status])
         self.finish(plan)
 
@@ -211,9 +214,11 @@ class Following:
                 self.look()  # a ticket that is gone shows no notes; what one that is there refuses, its next note says
                 present = None
             if present:
+                self.turn.did(What.NOTED, plan.key)
                 return plan
             left = claim.planned_at + self.settings.settle - self.store.now()
             if present is False and left > 0:
+                self.log.info("waiting", reason="whether the note was added is being looked up", seconds=round(left, 1))
                 self.store.release(
                     claim,
                     reason=f"the ticket exists; whether {self.turn.doing} was done is being looked up",
@@ -229,11 +234,12 @@ class Following:
         except Rejected as refused:
             self.look()  # a ticket that is gone takes no note either
             self.log.warning("note refused", ticket_id=self.ref.id, reason=str(refused))
-            return replace(plan, remark=_joined(plan.remark, f"{self.turn.doing} failed: {refused}"))
+            remark = f"{self.turn.doing} failed: {refused}"
+            self.turn.did(What.REJECTED, remark)
+            return replace(plan, remark=_joined(plan.remark, remark))
         except (Unavailable, Misconfigured):
             self.store.plan(claim, plan.as_json(), sending=False)
             raise
-        self.log.info("ticket told", ticket_id=self.ref.id, step=plan.step, note=plan.key)
         return plan
 
     def overtaken(self) -> str:
@@ -264,6 +270,7 @@ class Following:
             self.look()  # a ticket that is gone takes neither
             self.log.warning("note refused", ticket_id=self.ref.id, reason=str(no_note))
         remark = f"the report is over, but the ticket system did not close the ticket ({refused}); close it by hand"
+        self.turn.did(What.REJECTED, remark)
         self.store.tell(
             self.claim,
             told=plan.version,
@@ -275,6 +282,7 @@ class Following:
         self.store.release(self.claim)
 
     def finish(self, plan: Plan) -> None:
+        self.log.info("done", step=plan.step, ticket_id=self.ref.id, remark=plan.remark or None)
         self.store.tell(
             self.claim,
             told=plan.version,

@@ -44,7 +44,7 @@ def health_problem(settings: Settings, role: str | None) -> str:
 def _beat_problem(books: Bookkeeping, role: str | None) -> str:
     what = role or "process"
     now = books.store.now()
-    here = [beat for beat in books.heartbeats(role or "*", socket.gethostname()) if _runs(beat.pid)]
+    here = [beat for beat in books.heartbeats(role or "", socket.gethostname()) if _runs(beat.pid)]
     if not here:
         return f"no {what} of huntress-bridge runs on this host"
     for beat in here:

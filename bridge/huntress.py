@@ -119,6 +119,7 @@ class HuntressClient:
 
     `account_id` is the child account that a reseller's key is to read; 0: the key's own account. `timeout` is for a
     whole request, `wait`, where a method has it, for the budget; both in seconds.
+    `answered` hears each answer's status.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class HuntressClient:
         ca_file: str = "",
         proxy: str = "",
         insecure_http: bool = False,
+        answered: Callable[[str], None] = lambda status: None,
     ) -> None:
         _refuse_unsafe(base_url, insecure_http)
         self._base = base_url.rstrip("/")
@@ -149,6 +151,7 @@ class HuntressClient:
             auth=(api_key, api_secret),
             secrets=self._secrets,
             classify=self._error_for,
+            answered=answered,
             max_bytes=_MAX_BYTES,
         )
 

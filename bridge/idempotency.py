@@ -10,11 +10,17 @@ Redis lay-out, under the prefix ``<namespace>:``
 ``report:<report>``                  snapshot, its digest and version; why it counts as open though no longer listed,
                                      and what the source said when it was asked to resolve it (`bridge.resolving`)
 ``delivery:<report>:<connector>``    state, owner and lease, attempts, ticket, what it was told, what is still to do
+``history:<report>:<connector>``     what happened to it so far (`bridge.history`)
 ``progress:<report>:<connector>``    what a connector remembers while it creates or notes (recipients served)
 ``due:<connector>``                  deliveries by the time they are next due (ms): retries, look-ups, ends of leases
 ``ready:<connector>``                deliveries whose time has come, by urgency, then age
 ``slots:<group>``                    places in use, each a lease: the connector's concurrency across all workers
 ``state:<state>``                    index of deliveries by state
+``waiting:<connector>``              reports without a ticket, but what quiet hours hold back, by since when (ms)
+``counters``                         what happened how often, ever (`bridge.counters`)
+``day:<days since 1970-01-01>``      the same of one day, for 400 days
+``counted:<process>``                the last batch of counted requests that a process added
+``changed``                          the last hour's changes of deliveries, by when (ms)
 ``pause:<connector>``                why and until when a connector is paused
 ``proof:<connector>``                has a created ticket been found again by its reference?
 ``notice:<kind>:<connector>``        what a person was told of one cause, or is being told (`bridge.notices`)
@@ -32,15 +38,17 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import redis
 from pydantic import TypeAdapter, ValidationError
 
-from bridge.models import Delivery, DeliveryState, IncidentReport, ReportKey, TicketRef, report_key, severity_rank
+from bridge.history import Event, as_sent
+from bridge.models import DeliveryState, IncidentReport, ReportKey, TicketRef, report_key, severity_rank
+from bridge.reading import Reading, number, seconds, ticket_of
 from bridge.sentinels import has_sentinels, most_name
 
 #: Version of the lay-out above; a store with a newer one is refused.
@@ -124,6 +132,8 @@ class Claim:
     tickets: int = 1
     #: Only to be taken over if it exists: the report was over when it was first seen.
     adopt: bool = False
+    #: What its owner did so far that no script has written into the history yet.
+    events: list[Event] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +174,6 @@ def look_up_offsets(settle: float) -> tuple[float, ...]:
     return (*(offset for offset in LOOK_UP_AFTER if offset < settle), settle)
 
 
-def number(value: str | None) -> int:
-    return int(float(value)) if value else 0
-
-
-def seconds(value: str | None) -> float | None:
-    return int(float(value)) / 1000 if value else None
-
-
 def _pairs(flat: Sequence[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -182,12 +184,6 @@ def stored_report(snapshot: str | None) -> IncidentReport | None:
         return _SNAPSHOT.validate_json(snapshot) if snapshot else None
     except ValidationError:
         return None
-
-
-def _ticket(fields: Mapping[str, str]) -> TicketRef | None:
-    if not fields.get("ticket_id"):
-        return None
-    return TicketRef(fields["ticket_id"], fields.get("ticket_number", ""), fields.get("ticket_url", ""))
 
 
 @functools.cache
@@ -203,7 +199,12 @@ def snapshot_of(report: IncidentReport) -> tuple[str, str]:
     return text, hashlib.sha256(text.encode("utf-8")).hexdigest()[:24]
 
 
-class IdempotencyStore:
+def notified(report: IncidentReport) -> str:
+    """When a report was notified, for the scripts: ms since the epoch; '' where the source does not say."""
+    return str(round(report.since.timestamp() * 1000)) if report.since else ""
+
+
+class IdempotencyStore(Reading):
     """One store, shared by all processes. `settle` is the longest of the connectors', in seconds.
 
     Methods raise `redis.RedisError` when Redis is away, `Deposed` when the given leader number no longer leads.
@@ -212,10 +213,8 @@ class IdempotencyStore:
     def __init__(
         self, client: redis.Redis, namespace: str = "bridge", *, settle: float = 60, clock_offset: float = 0
     ) -> None:
-        self.client = client
-        self.prefix = f"{namespace}:"
+        super().__init__(client, namespace, clock_offset)
         self.settle = settle
-        self.clock_offset = clock_offset
         self.birth = ""
         self._scripts: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -226,9 +225,6 @@ class IdempotencyStore:
 
     # -- plumbing ------------------------------------------------------------------------------------------------------
 
-    def key(self, name: str) -> str:
-        return self.prefix + name
-
     def script(self, name: str, *arguments: object, client: Any = None) -> Any:
         """Runs one script; on a pipeline (`client`) it is only queued."""
         script = self._scripts.get(name)
@@ -236,11 +232,6 @@ class IdempotencyStore:
             script = self._scripts[name] = self.client.register_script(script_text(name))
         offset = round(self.clock_offset * 1000)
         return script(keys=[self.prefix], args=[offset, self.birth, *map(str, arguments)], client=client)
-
-    def now(self) -> float:
-        """Redis' clock, in seconds since the epoch."""
-        seconds, micros = self.client.time()
-        return seconds + micros / 1e6 + self.clock_offset
 
     def open(self) -> None:
         """Takes the store into use. Raises `StoreError` when a newer version of this project wrote it."""
@@ -336,6 +327,7 @@ class IdempotencyStore:
                 json.dumps(connectors),
                 1 if report.over else 0,
                 1 if adopt else 0,
+                notified(report),
                 client=pipeline,
             )
         added: list[tuple[ReportKey, str]] = []
@@ -439,7 +431,7 @@ class IdempotencyStore:
             doubt_at=seconds(fields.get("doubt_at")),
             looked=number(fields.get("looked")),
             recorded_at=seconds(fields.get("recorded_at")),
-            ticket=_ticket(fields),
+            ticket=ticket_of(fields),
             other_ticket=fields.get("other_ticket", ""),
             todo=frozenset(json.loads(fields.get("todo") or "[]")),
             told=number(fields.get("told")),
@@ -487,6 +479,7 @@ class IdempotencyStore:
             round(LEASE * 1000),
             1 if proof else 0,
             round(self._longest_proof() * 1000),
+            json.dumps(as_sent(claim.events)),
         )
         if self._replicas():
             answer = self._confirmed(*arguments)
@@ -500,7 +493,10 @@ class IdempotencyStore:
         if answer[0] == "reborn":
             self.reborn()
             return Gate("lost")
-        return Gate(answer[0], answer[1] / 1000 if len(answer) > 1 else None)
+        gate = Gate(answer[0], answer[1] / 1000 if len(answer) > 1 else None)
+        if gate.open:
+            claim.events.clear()
+        return gate
 
     def _longest_proof(self) -> float:
         return max(LONGEST_PROOF, 2 * self.settle)
@@ -543,13 +539,14 @@ class IdempotencyStore:
         keep: bool = False,
         other: str = "",
         facts: str = "",
+        found: bool = False,
     ) -> str:
         """A ticket exists, whoever brings the news. Returns the id kept: the lower one when two are known.
 
         `keep`: the owner goes on with what is to do, its lease stays. `other`: id of a second ticket found with it.
-        `facts`: what version `told` says (`bridge.news.facts`).
+        `facts`: what version `told` says (`bridge.news.facts`). `found`: it was there, this turn did not make it.
         """
-        return cast(
+        kept = cast(
             str,
             self.script(
                 "record",
@@ -571,8 +568,12 @@ class IdempotencyStore:
                 other,
                 facts,
                 ticket.status,
+                1 if found else 0,
+                json.dumps(as_sent(claim.events)),
             ),
         )
+        claim.events.clear()
+        return kept
 
     def held_back(self) -> float:
         """Seconds for which nothing is created yet, because the store came back empty."""
@@ -619,9 +620,12 @@ class IdempotencyStore:
             "statuses": list(statuses) or None,
             "forget": forget or None,
             "progress": note_prefix(told_note) if told_note else None,
+            "events": as_sent(claim.events) or None,
         }
         change = {key: value for key, value in change.items() if value is not None}
-        return bool(self.script("tell", claim.report_id, claim.connector, claim.token, json.dumps(change)))
+        answer = self.script("tell", claim.report_id, claim.connector, claim.token, json.dumps(change))
+        claim.events.clear()
+        return bool(answer)
 
     def anew(self, claim: Claim, reference: str) -> bool:
         """The report is open again and gets a new ticket, with a reference of its own. False: the claim is lost."""
@@ -673,9 +677,12 @@ class IdempotencyStore:
             "remark": remark,
             "result": result or None,
             "version": version,
+            "events": as_sent(claim.events) or None,
         }
         change = {key: value for key, value in change.items() if value is not None}
-        return bool(self.script("release", claim.report_id, claim.connector, claim.token, json.dumps(change)))
+        answer = self.script("release", claim.report_id, claim.connector, claim.token, json.dumps(change))
+        claim.events.clear()
+        return bool(answer)
 
     def save_progress(self, claim: Claim, key: str, value: str) -> bool:
         """Remembers one thing about a create in progress; False when the claim was lost."""
@@ -707,6 +714,14 @@ class IdempotencyStore:
         """Makes a delivery due now. Returns the state it had, '' when there is none."""
         return cast(str, self.answer("retry", report_id, connector) or "")
 
+    def handle(self, report_id: ReportKey, connector: str, reason: str) -> str:
+        """A person took care of it: nothing more is done for it until it is retried.
+
+        Returns the state it had, '' when there is none. A delivery that has its ticket (`created`, `closed`) is left,
+        and one that a worker is at right now, for which the answer is `busy`.
+        """
+        return cast(str, self.answer("handle", report_id, connector, reason) or "")
+
     def release_waiting(self, connector: str) -> int:
         """Everything that waits for `connector` is due now, but what is in doubt. Returns how many."""
         offset = moved = 0
@@ -717,61 +732,13 @@ class IdempotencyStore:
             if looked < 500:
                 return moved
 
-    def deliveries(self, states: Iterable[DeliveryState] = tuple(DeliveryState)) -> Iterator[Delivery]:
-        """Deliveries in the given states, in batches, oldest change first."""
-        for state in states:
-            members = cast("list[str]", self.client.zrange(self.key(f"state:{state}"), 0, -1))
-            for start in range(0, len(members), 500):
-                batch = [name.split("|", 1) for name in members[start : start + 500]]
-                pipeline = self.client.pipeline(transaction=False)
-                for report, connector in batch:
-                    pipeline.hgetall(self.key(f"delivery:{report}:{connector}"))
-                    pipeline.hget(self.key(f"report:{report}"), "missing_why")
-                answers = pipeline.execute()
-                for (report, connector), fields, missing in zip(batch, answers[::2], answers[1::2], strict=True):
-                    if fields:
-                        yield self._delivery(report_key(report), connector, fields, missing or "")
-
-    def _delivery(self, report_id: ReportKey, connector: str, fields: Mapping[str, str], missing: str = "") -> Delivery:
-        other = fields.get("other_ticket", "")
-        todo = tuple(json.loads(fields.get("todo") or "[]"))
-        second = f"ticket {other} carries the same reference; this one, with the lower id, is kept." if other else ""
-        return Delivery(
-            report_id=report_id,
-            connector=connector,
-            state=DeliveryState(fields["state"]),
-            organization_id=int(fields["organization"]) if fields.get("organization") else None,
-            reference=fields.get("reference", ""),
-            ticket=_ticket(fields),
-            attempts=number(fields.get("attempts")),
-            reason=" ".join(text for text in (fields.get("reason"), second, fields.get("remark"), missing) if text),
-            next_attempt_at=None if todo == ("status",) else seconds(fields.get("next_at")),
-            updated_at=seconds(fields.get("updated_at")) or 0.0,
-            severity=fields.get("severity", ""),
-            todo=todo,
-            other_ticket=fields.get("other_ticket", ""),
-            remark=fields.get("remark", ""),
-        )
-
-    def delivery(self, report_id: ReportKey, connector: str) -> Delivery | None:
-        fields = cast("dict[str, str]", self.client.hgetall(self.key(f"delivery:{report_id}:{connector}")))
-        return self._delivery(report_id, connector, fields) if fields else None
-
-    def count(self, state: DeliveryState) -> int:
-        return self.client.zcard(self.key(f"state:{state}"))
-
-    def entered(self, state: DeliveryState) -> dict[str, dict[ReportKey, float]]:
-        """By connector, the reports in `state` and since when (seconds since the epoch), oldest first."""
-        found: dict[str, dict[ReportKey, float]] = {}
-        pairs = self.client.zrange(self.key(f"state:{state}"), 0, -1, withscores=True)
-        for member, at in cast("list[tuple[str, float]]", pairs):
-            report, connector = member.split("|", 1)
-            found.setdefault(connector, {})[report_key(report)] = at / 1000
-        return found
-
     def scheduled(self, connector: str) -> int:
         """Deliveries of `connector` that something is still to be done for, now or later."""
-        return self.client.zcard(self.key(f"due:{connector}")) + self.client.zcard(self.key(f"ready:{connector}"))
+        # In one transaction: between two reads a delivery could move from one set to the other, and be in neither.
+        pipeline = self.client.pipeline(transaction=True)
+        pipeline.zcard(self.key(f"due:{connector}"))
+        pipeline.zcard(self.key(f"ready:{connector}"))
+        return sum(pipeline.execute())
 
     def awaited(self, connector: str, later: Iterable[str]) -> list[ReportKey]:
         """Reports that `connector` still has something to do for, now or soon: more than the things in `later`."""

@@ -49,7 +49,7 @@ def link_ticket(runtime: Runtime, report_id: ReportKey, connector: str, ticket: 
         report=None,
         progress={},
     )
-    runtime.store.record(claim, ref, remark="linked by hand")
+    runtime.store.record(claim, ref, remark="linked by hand", found=True)
     return ref
 
 

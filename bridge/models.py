@@ -316,3 +316,12 @@ class Delivery:
     other_ticket: str = ""
     #: What people should know of a ticket that exists; also part of `reason`.
     remark: str = ""
+    #: When the bridge first had this delivery to make.
+    created_at: float | None = None
+    #: When the create request for the ticket was sent, as far as the bridge sent it, and when the ticket was known.
+    made_at: float | None = None
+    recorded_at: float | None = None
+    #: Of the report as the store has it: subject, agent, when it was notified. Only where a list was read with them.
+    subject: str = ""
+    agent_id: int | None = None
+    sent_at: str = ""

@@ -71,13 +71,21 @@ def make_note_view(
     )
 
 
+#: What the sample of a note says beside its report: changes, what became of the ticket, another ticket, a comment.
+SAMPLE_NEWS = News(
+    (Change("Severity", "low", "critical"), Change("Step added", "", "Delete File (unapproved)")),
+    text_changed=True,
+    severity_before="low",
+    severity_rose=True,
+)
+SAMPLE_FATE = "The ticket's priority was raised."
+SAMPLE_OTHER = TicketRef("42", "T-42", "https://tickets.example.com/42")
+SAMPLE_COMMENT = "Please isolate the host."
+
+
 def sample_notes(kind: NoteKind, view: TicketView) -> Iterator[NoteView]:
     """A note with everything there can be in it, and one with nothing."""
-    changes = (Change("Severity", "low", "critical"), Change("Step added", "", "Delete File (unapproved)"))
-    news = News(changes, text_changed=True, severity_before="low", severity_rose=True)
-    other = TicketRef("42", "T-42", "https://tickets.example.com/42")
-    fate, comment = "The ticket's priority was raised.", "Please isolate the host."
-    yield make_note_view(kind, view, news=news, fate=fate, other=other, comment=comment)
+    yield make_note_view(kind, view, news=SAMPLE_NEWS, fate=SAMPLE_FATE, other=SAMPLE_OTHER, comment=SAMPLE_COMMENT)
     yield make_note_view(kind, view, news=None, fate="", other=None, comment="")
 
 

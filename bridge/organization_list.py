@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.companies import Companies, NoCompany
 from bridge.delivery import Service
 from bridge.models import Company, CompanySource, Organization
+from bridge.proposals import Proposal, propose
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +36,11 @@ def places(service: Service, companies: Companies, organizations: Iterable[Organ
         else:
             found[organization.id] = Place(match.company, match.source, match.reason) if match else Place()
     return found
+
+
+def proposals(
+    organizations: Iterable[Organization], placed: Mapping[int, Place], companies: Sequence[Company]
+) -> list[Proposal]:
+    """A proposal for each organization that has no company of its own, the surest first."""
+    taken = {place.company.id: id for id, place in placed.items() if place.own and place.company}
+    return propose([one for one in organizations if not placed[one.id].own], companies, taken)

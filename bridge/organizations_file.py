@@ -90,8 +90,7 @@ def _text(path: Path) -> str:
 
 def _lines(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Each row that is not blank, as line number and cells by column."""
-    header_text = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;", key=lambda mark: len(set(_names(header_text.split(mark))) & set(_COLUMNS)))
+    delimiter = delimiter_of(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
@@ -106,7 +105,7 @@ def _lines(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int, di
         if not any(cell.strip() for cell in cells):
             continue
         if header is None:
-            header = _names(cells)
+            header = column_names(cells)
             mistakes = list(_header_mistakes(header))
             if mistakes:
                 problems.extend(f"line {line}: {mistake}" for mistake in mistakes)
@@ -123,7 +122,14 @@ def _lines(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int, di
         problems.append(f"{path} is empty; its first line names the columns: {', '.join(_REQUIRED)}")
 
 
-def _names(cells: Sequence[str]) -> list[str]:
+def delimiter_of(text: str) -> str:
+    """What separates the cells of the file with this content: the mark that makes most known columns of its header."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return max(",;", key=lambda mark: len(set(column_names(header.split(mark))) & set(_COLUMNS)))
+
+
+def column_names(cells: Sequence[str]) -> list[str]:
+    """The cells of a header as columns are named."""
     return [cell.strip().strip('"').strip().lower() for cell in cells]
 
 

@@ -102,7 +102,7 @@ class Process:
             leadership,
             runtime.prober,
             self._enqueue,
-            lambda: queued(self.broker, QUEUE),
+            lambda: queued(self.broker_client, runtime.settings.redis.namespace, QUEUE),
         )
         for name in runtime.services:
             runtime.store.probe_now(name)
@@ -197,6 +197,7 @@ class Process:
                     self.poller.forget_account()
                 if taken and self._worker is not None:
                     self._worker.resize(self.runtime.settings.worker_threads)
+        self.runtime.requests.flush()
         with suppress(redis.RedisError):  # the parts say so themselves; a missing beat is what tells the health check
             for role in self.roles:
                 self.runtime.books.beat(role, self.problem(role))

@@ -116,7 +116,7 @@ def proposals_csv(connector: str, proposals: Iterable[Proposal]) -> Iterator[str
             (
                 str(proposal.organization.id),
                 connector,
-                _cell(company) if company else "",
+                company_cell(company) if company else "",
                 proposal.organization.name,
                 company.name if company else "",
                 str(proposal.score) if company else "",
@@ -125,7 +125,7 @@ def proposals_csv(connector: str, proposals: Iterable[Proposal]) -> Iterator[str
         )
 
 
-def _cell(company: Company) -> str:
+def company_cell(company: Company) -> str:
     """What the configuration takes for this company and no other; ids need no quoting in anybody's spreadsheet."""
     return company.id if company.id.isdecimal() else company.identifier or company.name
 

@@ -185,7 +185,7 @@ class Renderer:
         if not text:
             plain = plain_note(view, note) if note else plain_part(part.name, view, self._zone, part.limit)
             text = _finished(plain, part)
-        return _within_limit(text, part, view.reference)
+        return within_limit(text, part, view.reference)
 
     def _render_part(
         self, part: TemplatePart, rendering: TicketRendering, view: TicketView, note: NoteView | None = None
@@ -290,7 +290,8 @@ def _finished(text: str, part: TemplatePart) -> str:
     return "\n".join(line.rstrip() for line in clean(text).split("\n")).strip("\n")
 
 
-def _within_limit(text: str, part: TemplatePart, reference: str) -> str:
+def within_limit(text: str, part: TemplatePart, reference: str) -> str:
+    """`text`, cut to what the part takes; a reference at the end of a single line stays there."""
     if part.limit is None or size(text) <= part.limit:
         return text
     if not part.single_line:

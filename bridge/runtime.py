@@ -11,11 +11,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import redis
 import structlog
 from pydantic import SecretStr
 
 from bridge.bookkeeping import Bookkeeping
-from bridge.broker import check_server, store_client
+from bridge.broker import broker_client, check_server, queued, store_client
 from bridge.budget import RedisBudget
 from bridge.companies import Companies, OrganizationsFile, OrganizationsFileError
 from bridge.delivery import Service, Surroundings
@@ -23,10 +24,12 @@ from bridge.details import Details
 from bridge.embedded import EmbeddedRedis
 from bridge.huntress import Budget, HuntressClient
 from bridge.idempotency import IdempotencyStore
+from bridge.jobs import QUEUE
 from bridge.leases import Gate, LeaseKeeper
 from bridge.models import Account
 from bridge.probe import Prober
 from bridge.rendering import Renderer
+from bridge.request_counts import CONNECTOR, SOURCE, RequestCounts
 from bridge.routing import Routes, not_before
 from bridge.settings import ConfigurationError, Settings
 from connectors.base import Connector, ConnectorContext, ConnectorSettings, Outcome, Unavailable
@@ -118,7 +121,12 @@ def make_renderer(connector: Connector, settings: Settings) -> Renderer:
     )
 
 
-def make_source(settings: Settings, budget: Budget, timeout: float | None = None) -> HuntressClient:
+def make_source(
+    settings: Settings,
+    budget: Budget,
+    timeout: float | None = None,
+    answered: Callable[[str], None] = lambda status: None,
+) -> HuntressClient:
     huntress = settings.huntress
     return HuntressClient(
         base_url=huntress.base_url,
@@ -130,6 +138,7 @@ def make_source(settings: Settings, budget: Budget, timeout: float | None = None
         proxy=huntress.proxy,
         insecure_http=huntress.insecure_http,
         budget=budget,
+        answered=answered,
     )
 
 
@@ -185,6 +194,8 @@ class Runtime:
         self._stack = ExitStack()
         self._settings = settings
         self.stopping = threading.Event()
+        self._queue: redis.Redis | None = None
+        self._queue_lock = threading.Lock()
 
     def __enter__(self) -> Runtime:
         with ExitStack() as stack:
@@ -198,6 +209,9 @@ class Runtime:
             self.store = IdempotencyStore(client, settings.redis.namespace, settle=settle)
             if not self._keep_out:
                 self.store.open()
+            self.requests = RequestCounts(self.store)
+            if not self._keep_out:
+                stack.callback(self.requests.flush)
             self.books = Bookkeeping(self.store)
             self.keeper = LeaseKeeper(self.store)
             stack.callback(self.keeper.stop)
@@ -212,7 +226,7 @@ class Runtime:
             )
             self.assembly = self._assemble(settings)
             stack.callback(lambda: self.assembly.close())
-            self._details_source = make_source(settings, self.budget, DETAILS_TIMEOUT)
+            self._details_source = self._make_source(settings, DETAILS_TIMEOUT)
             self.details = Details(lambda: self._details_source, self.books)
             stack.callback(self.details.close)
             self._stack = stack.pop_all()
@@ -221,6 +235,12 @@ class Runtime:
     def __exit__(self, *_: object) -> None:
         self.stopping.set()
         self._stack.close()
+        if self._queue is not None:
+            self._queue.close()
+
+    def at_end(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called when this process lets go, while store and source are still there."""
+        self._stack.callback(callback)
 
     @property
     def settings(self) -> Settings:
@@ -242,6 +262,13 @@ class Runtime:
         if not stored:
             return None
         return Account(int(stored), self.store.recall("account_name"), self.store.recall("subdomain"))
+
+    def queue_depth(self) -> int:
+        """Messages in Dramatiq's queue that no worker has fetched yet. Raises `redis.RedisError`."""
+        with self._queue_lock:
+            if self._queue is None:
+                self._queue, _ = broker_client(self.url, self.settings.redis.broker_url.get_secret_value())
+        return queued(self._queue, self.settings.redis.namespace, QUEUE)
 
     def why_waiting(self, connector: str) -> str:
         """Why a delivery waits that has no reason of its own."""
@@ -274,7 +301,7 @@ class Runtime:
         self.assembly = assembly
         self.budget.requests_per_minute = settings.huntress.requests_per_minute
         self.store.settle = max((table.settle for table in settings.connectors.values()), default=60.0)
-        self._details_source = make_source(settings, self.budget, DETAILS_TIMEOUT)
+        self._details_source = self._make_source(settings, DETAILS_TIMEOUT)
         self.books.save_configuration_problem("")
         for name in assembly.services:
             self.store.probe_now(name)
@@ -301,11 +328,16 @@ class Runtime:
             )
             for name, connector in connectors.items()
         }
-        return Assembly(settings, services, companies, make_source(settings, self.budget))
+        return Assembly(settings, services, companies, self._make_source(settings))
+
+    def _make_source(self, settings: Settings, timeout: float | None = None) -> HuntressClient:
+        return make_source(settings, self.budget, timeout, self.requests.counter(SOURCE))
 
     def _context(self, name: str) -> ConnectorContext:
         gate = self._gates.setdefault(name, Gate(self.store, self.keeper, name))
-        return ConnectorContext(before_request=gate, before_send=gate.before_send)
+        return ConnectorContext(
+            before_request=gate, before_send=gate.before_send, answered=self.requests.counter(CONNECTOR + name)
+        )
 
     def _probing(self, name: str) -> AbstractContextManager[None]:
         return self._gates[name].probing()

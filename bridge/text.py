@@ -53,6 +53,18 @@ def clean(text: str) -> str:
     return _SURROGATES.sub("\ufffd", _UNWANTED.sub("", _BREAKS.sub("\n", text)))
 
 
+def visible(text: str) -> str:
+    """`text` in which every character that `clean` would take away or change is spelled out, such as `\\u202e`."""
+    for pattern in (_UNWANTED, _SURROGATES, _BREAKS):
+        text = pattern.sub(lambda found: "".join(map(_spelled, found[0])), text)
+    return text
+
+
+def _spelled(character: str) -> str:
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
 def one_line(text: str) -> str:
     """`text` cleaned, its lines joined by single spaces; spaces within a line are kept."""
     lines = (line.strip() for line in clean(text).replace("\t", " ").split("\n"))

@@ -131,6 +131,7 @@ class AutotaskApi:
             secrets=self._secrets,
             before_request=context.before_request,
             before_send=context.before_send,
+            answered=context.answered,
             deliver_within=settings.settle / 2,
             explain=self.explain,
         )

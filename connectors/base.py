@@ -30,6 +30,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkabl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from bridge.models import Agent, Company, Note, Notice, Organization, Ticket, TicketRef, TicketState
+from connectors.questions import Choice, Question, required_questions
 from connectors.quiet_windows import Maintenance, Quiet
 
 
@@ -246,6 +247,8 @@ class ConnectorContext:
     #: Called once more right before the last bytes of a request leave: raises `Unavailable` when the lease on the
     #: delivery was lost meanwhile, e.g. while this process was frozen. Takes no time.
     before_send: Callable[[], None] = field(default=lambda: None)
+    #: Called after every request with its answer's status, an HTTP status or SMTP code, or `none` when none came.
+    answered: Callable[[str], None] = field(default=lambda status: None)
     #: Sender and Message-ID domain fallback, log context and the like must never need more than this.
     user_agent: str = "huntress-bridge"
 
@@ -299,6 +302,18 @@ class Connector(ABC):
         self.name = name
         self.context = context
         # Subclasses narrow: self.settings: MySettings = settings
+
+    @classmethod
+    def questions(cls) -> Sequence[Question]:
+        """What `init` asks a person who sets this connector up; by default the settings that must be given."""
+        return required_questions(cls.settings_class)
+
+    def choices(self, key: str) -> Sequence[Choice] | None:
+        """What the ticket system offers for the setting `key` of a question; None: any answer may be right.
+
+        Settings that are asked later are not known yet. Outcomes pass through.
+        """
+        return None
 
     @abstractmethod
     def parts(self) -> Sequence[TemplatePart]:
@@ -418,6 +433,7 @@ class Notifier(Protocol):
 
 __all__ = [
     "Agent",
+    "Choice",
     "Connector",
     "ConnectorContext",
     "ConnectorSettings",
@@ -434,6 +450,7 @@ __all__ = [
     "Progress",
     "ProxyUrl",
     "PsaSettings",
+    "Question",
     "Rejected",
     "SettingsModel",
     "TemplatePart",

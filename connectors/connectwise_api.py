@@ -86,6 +86,7 @@ class ConnectWiseApi:
                 secrets=self._secrets,
                 before_request=context.before_request,
                 before_send=context.before_send,
+                answered=context.answered,
                 deliver_within=settings.settle / 2,
                 explain=self._explain,
                 classify=self._classify,

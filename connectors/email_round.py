@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from connectors.base import Outcome, Rejected, Unavailable
+from connectors.base import Misconfigured, Outcome, Rejected, Unavailable
 from connectors.email_smtp import Connection, Refusal, Server
 from connectors.email_wire import Lost
 
@@ -34,6 +35,7 @@ class Round:
         before_request: Callable[[], None],
         before_send: Callable[[], None],
         timeout: float,
+        answered: Callable[[str], None] = lambda status: None,
     ) -> None:
         start = time.monotonic()
         self._send_by = start + timeout / 2
@@ -41,6 +43,7 @@ class Round:
         self._connect = connect
         self._before_request = before_request
         self._before_send = before_send
+        self._answered = answered
         self._open: Connection | None = None
 
     def connection(self) -> Connection:
@@ -50,7 +53,8 @@ class Round:
             raise EndOfRound(Unavailable("no time was left in this attempt; the next one continues here"))
         if self._open is None or self._open.sock is None:
             try:
-                self._open = self._connect(self._send_by)
+                with self._counted(taken=""):
+                    self._open = self._connect(self._send_by)
             except Unavailable as error:
                 raise EndOfRound(error) from None
         self._open.until = self._send_by
@@ -60,12 +64,14 @@ class Round:
         """All of a transaction but the final dot. Raises `Refusal` or `Lost` for this recipient; nothing was taken."""
         connection = self.connection()
         try:
-            connection.offer_sender(sender, len(payload))
+            with self._counted(taken=""):
+                connection.offer_sender(sender, len(payload))
         except Refusal as refusal:
             raise EndOfRound(sender_refused(connection, sender, refusal)) from None
         try:
-            connection.offer_recipient(recipient)
-            connection.hand_over(payload)
+            with self._counted(taken=""):
+                connection.offer_recipient(recipient)
+                connection.hand_over(payload)
         except Refusal as refusal:
             if refusal.ends_connection:
                 raise EndOfRound(come_back(connection.server, refusal)) from None
@@ -79,7 +85,22 @@ class Round:
             raise Lost("closed the connection")
         self._before_send()
         self._open.until = self._until
-        self._open.finish()
+        with self._counted(taken="250"):
+            self._open.finish()
+
+    @contextmanager
+    def _counted(self, taken: str) -> Iterator[None]:
+        """Tells how a mail ended: with what code it was refused, or, at its last step, `taken`."""
+        try:
+            yield
+        except Refusal as refusal:
+            self._answered(str(refusal.code))
+            raise
+        except (Lost, Unavailable, Misconfigured):
+            self._answered("none")
+            raise
+        if taken:
+            self._answered(taken)
 
     def end(self) -> None:
         if self._open is not None:

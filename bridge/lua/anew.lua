@@ -17,4 +17,5 @@ redis.call('HDEL', key, 'ticket_id', 'ticket_number', 'ticket_url', 'other_ticke
   'ends', 'plan', 'planned_at', 'remark', 'recorded_at', 'creating_at', 'failures', 'next_at', 'kind')
 redis.call('DEL', P .. 'progress:' .. report .. ':' .. connector)
 set_state(connector, report, 'pending')
+happened(connector, report, 'continued', ARGV[6])
 return 1

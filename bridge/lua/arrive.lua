@@ -1,13 +1,17 @@
 -- An event came by webhook. ARGV: digest of its id, token of this request, ms for which a repetition is refused, whether a
 -- listing tells more of it (1 or 0), report ('' none), its digest, snapshot, organization ('' unknown), severity, urgency
 -- rank, JSON [[connector, reference], …] of the deliveries that it is to have, a comment ('' none), ms for which that is
--- kept, JSON of all connectors' names. Answers 'replayed', or 'new', 'known' or 'noted' for what is known of the report.
+-- kept, JSON of all connectors' names, when the report was notified in ms ('' unknown). Answers 'replayed', or 'new', 'known' or 'noted' for what is known of the report.
 -- No leader number: a report that the store knows keeps the snapshot and the deliveries that the poller gave it.
 if not same_birth() then return 'reborn' end
 local event, token, report, organization, severity = ARGV[3], ARGV[4], ARGV[7], ARGV[10], ARGV[11]
 local mark = P .. 'webhook:' .. event
 -- The same request once more, because its answer was lost, is no repetition.
-if not redis.call('SET', mark, token, 'NX', 'PX', ARGV[5]) and redis.call('GET', mark) ~= token then return 'replayed' end
+if redis.call('SET', mark, token, 'NX', 'PX', ARGV[5]) then
+  count('webhook:taken')
+elseif redis.call('GET', mark) ~= token then
+  return 'replayed'
+end
 redis.call('SET', P .. 'webhook_taken', int(now))
 if ARGV[6] == '1' then redis.call('SET', P .. 'poll:wanted', int(now), 'PX', LONGEST_WAIT) end
 if report == '' then return 'noted' end
@@ -16,7 +20,8 @@ local key, connectors = P .. 'report:' .. report, cjson.decode(ARGV[13])
 local known = redis.call('EXISTS', key) == 1
 if not known and #connectors > 0 then
   redis.call('HSET', key, 'version', 1, 'digest', ARGV[8], 'snapshot', ARGV[9], 'organization', organization, 'severity',
-    severity, 'seen_at', int(now))
+    severity, 'seen_at', int(now), 'sent_at', ARGV[17])
+  count_report(severity)
   redis.call('ZADD', P .. 'open', int(now), report)
   for _, pair in ipairs(connectors) do
     if redis.call('EXISTS', delivery_key(pair[1], report)) == 0 then

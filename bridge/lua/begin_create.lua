@@ -1,5 +1,5 @@
 -- The last gate before a create request. ARGV: report, connector, owner token, lease in ms, whether creates must be proven
--- findable (1 or 0), longest time a proof may take in ms. Answers {'go'}, {'prove'} (go, but look the ticket up afterwards)
+-- findable (1 or 0), longest time a proof may take in ms, what the turn did before (see `remember_all`). Answers {'go'}, {'prove'} (go, but look the ticket up afterwards)
 -- or {why not, until in ms}.
 if not same_birth() then return {'reborn'} end
 local report, connector, token, lease = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
@@ -24,6 +24,8 @@ if ARGV[7] == '1' then
   if proof.state ~= 'proven' then go = 'prove' end
 end
 set_state(connector, report, 'creating')
+remember_all(connector, report, cjson.decode(ARGV[9]))
+remember(connector, report, 'creating')
 redis.call('HDEL', key, 'doubt_at', 'looked', 'next_at')
 redis.call('HSET', key, 'lease_until', int(now + lease), 'creating_at', int(now))
 redis.call('ZADD', P .. 'slots:' .. delivery.group, int(now + lease), member(connector, report))

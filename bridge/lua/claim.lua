@@ -24,8 +24,11 @@ if delivery.owner ~= token then
       redis.call('HSET', key, 'next_at', int(now + math.min(5000 * 2 ^ (lapsed - 3), 300000)))
     end
     if delivery.state == 'creating' and not delivery.doubt_at then
-      redis.call('HSET', key, 'doubt_at', int(lapsed_at), 'looked', 0, 'reason',
-        'the worker that was creating this ticket ended before it could say how; it is being looked up')
+      local reason = 'the worker that was creating this ticket ended before it could say how; it is being looked up'
+      redis.call('HSET', key, 'doubt_at', int(lapsed_at), 'looked', 0, 'reason', reason)
+      remember(connector, report, 'doubtful', reason)
+    else
+      remember(connector, report, 'waiting', 'the worker that had it ended before it could say how')
     end
     delivery = hash(key)
   end
@@ -73,6 +76,7 @@ if delivery.owner ~= token then
     return {'full'}
   end
   redis.call('HINCRBY', key, 'attempts', 1)
+  remember(connector, report, 'claimed')
 end
 
 local lease_until = now + lease

@@ -23,6 +23,109 @@ end
 local function delivery_key(connector, report) return P .. 'delivery:' .. report .. ':' .. connector end
 local function member(connector, report) return report .. '|' .. connector end
 
+-- Milliseconds for which the feed of changes is kept.
+local FEED = 3600000
+-- What people see of a delivery changed.
+local function touch(connector, report)
+  redis.call('ZADD', P .. 'changed', int(now), member(connector, report))
+  redis.call('ZREMRANGEBYSCORE', P .. 'changed', '-inf', int(now - FEED))
+end
+
+-- As `bridge.history.What`. An entry is its letter, ms since the first entry (which has its time), the attempt, and how often
+-- and when last it came again; then a space and the text.
+local LETTERS = {seen = 's', claimed = 'c', looked_up = 'l', creating = 'g', found = 'f', created = 'm', waiting = 'w', doubtful = 'd',
+  rejected = 'x', held = 'h', noted = 'n', closed = 'z', reopened = 'o', continued = 'k', retried = 'r', handled = 'a', gone = 'q'}
+local UNDER_WAY, WAITING = 'clg', 'wd'
+-- Most entries, how many of the first are kept when there are more, and the longest text in bytes.
+local MOST_KEPT, FIRST_KEPT, LONGEST_TEXT = 60, 20, 400
+
+local function cut(text)
+  if #text <= LONGEST_TEXT then return text end
+  text = string.sub(text, 1, LONGEST_TEXT)
+  while #text > 0 and string.byte(text, -1) >= 128 and string.byte(text, -1) < 192 do text = string.sub(text, 1, -2) end
+  return string.sub(text, 1, -2) .. '…'
+end
+
+-- Writes into a delivery's history, `ago` ms before now. What is tried again and again stays one entry: the same wait replaces
+-- all turns since it last began. Answers whether this is a new entry.
+local function remember(connector, report, what, text, ago)
+  touch(connector, report)
+  local key, code, at = P .. 'history:' .. report .. ':' .. connector, LETTERS[what], now - (ago or 0)
+  local attempt, first = num(redis.call('HGET', delivery_key(connector, report), 'attempts')), redis.call('LINDEX', key, 0)
+  text = cut(text or '')
+  if first then at = at - tonumber(string.match(first, '^%a(-?%d+)')) end
+  local last = redis.call('LRANGE', key, -8, -1)
+  for i = #last, 1, -1 do
+    local its_code, its_at, times, its_text = string.match(last[i], '^(%a)(-?%d+),%d+,?(%d*)[-,%d]* ?(.*)$')
+    if its_code == code and its_text == text then
+      redis.call('LSET', key, i - #last - 1, table.concat({code .. its_at, int(attempt), int(math.max(num(times), 1) + 1),
+        int(first and at or 0)}, ',') .. (text ~= '' and ' ' .. text or ''))
+      if string.find(WAITING, code, 1, true) and i < #last then redis.call('LTRIM', key, 0, i - #last - 1) end
+      return false
+    end
+    if not string.find(UNDER_WAY, its_code, 1, true) or not string.find(UNDER_WAY .. WAITING, code, 1, true) then break end
+  end
+  if redis.call('RPUSH', key, code .. int(at) .. ',' .. int(attempt) .. (text ~= '' and ' ' .. text or '')) > MOST_KEPT then
+    redis.call('LSET', key, FIRST_KEPT, '')
+    redis.call('LREM', key, 1, '')
+  end
+  return true
+end
+
+-- Counts for metrics and page (`bridge.counters`): in the same script as what is counted, so they are exact.
+local DAY, DAYS_KEPT = 86400000, 400
+-- Upper ends of the buckets of times, in ms.
+local BUCKETS = {1000, 2000, 5000, 10000, 15000, 30000, 60000, 120000, 300000, 600000, 1800000, 3600000, 21600000, 86400000}
+
+local function count(field, by) redis.call('HINCRBY', P .. 'counters', field, int(by or 1)) end
+local function count_today(field, by)
+  local key = P .. 'day:' .. int(math.floor(now / DAY))
+  redis.call('HINCRBY', key, field, int(by or 1))
+  redis.call('PEXPIRE', key, int(DAYS_KEPT * DAY))
+end
+
+-- Notes how long something took, since `at`; nothing where that is not known.
+local function count_time(connector, since, at)
+  if num(at) <= 0 then return end
+  local took, bucket = math.max(0, now - num(at)), #BUCKETS + 1
+  for i = #BUCKETS, 1, -1 do
+    if took <= BUCKETS[i] then bucket = i end
+  end
+  for name, by in pairs({[int(bucket)] = 1, sum = took}) do
+    count('time:' .. since .. ':' .. connector .. ':' .. name, by)
+    count_today('time:' .. since .. ':' .. name, by)
+  end
+end
+
+-- A report was seen for the first time; whatever its severity is called, there are four.
+local function count_report(severity)
+  if severity ~= 'critical' and severity ~= 'high' and severity ~= 'low' then severity = 'other' end
+  count('report:' .. severity)
+  count_today('report:' .. severity)
+end
+
+-- As `remember`, for what is counted as well.
+local function happened(connector, report, what, text, ago)
+  if remember(connector, report, what, text, ago) then count('delivery:' .. connector .. ':' .. what) end
+end
+
+-- A ticket's number became known after its id was written.
+local function call_by_number(connector, report, id, number)
+  local key = P .. 'history:' .. report .. ':' .. connector
+  for i, entry in ipairs(redis.call('LRANGE', key, 0, -1)) do
+    local start, text = string.match(entry, '^([mf]%S+) (.*)$')
+    if text == id then redis.call('LSET', key, i - 1, start .. ' ' .. number) end
+  end
+end
+
+-- What an owner did before the script that now runs: {{what, text, ms ago}, …}.
+local function remember_all(connector, report, events)
+  for _, event in ipairs(events or {}) do
+    local note = event[1] == 'noted' and happened or remember
+    note(connector, report, event[1], event[2], event[3])
+  end
+end
+
 local function same_birth() return redis.call('HGET', P .. 'meta', 'birth') == ARGV[2] end
 local function leads(role, number)
   return tonumber(number) > 0 and num(redis.call('GET', P .. 'fence:' .. role)) == tonumber(number)
@@ -61,6 +164,12 @@ local function set_state(connector, report, state)
   if old and old ~= state then redis.call('ZREM', P .. 'state:' .. old, member(connector, report)) end
   redis.call('ZADD', P .. 'state:' .. state, int(now), member(connector, report))
   redis.call('HSET', key, 'state', state, 'updated_at', int(now))
+  if state == 'pending' or state == 'creating' then
+    redis.call('ZADD', P .. 'waiting:' .. connector, 'NX', int(now), report)
+  else
+    redis.call('ZREM', P .. 'waiting:' .. connector, report)
+  end
+  touch(connector, report)
 end
 
 -- A status that says nothing about people: the bridge set it, or saw it right after the ticket was made.
@@ -86,6 +195,7 @@ local function deliver(connector, report, reference, order, organization, severi
   redis.call('HSET', delivery_key(connector, report), 'reference', reference, 'order', order, 'created_at', int(now),
     'organization', organization, 'severity', severity, 'attempts', 0)
   set_state(connector, report, 'pending')
+  remember(connector, report, 'seen')
   schedule(connector, report, now)
 end
 
@@ -134,6 +244,7 @@ end
 
 -- There is news for a delivery without an owner: what it waits for, such as its first status, holds it up no longer.
 local function due_now(connector, report)
+  touch(connector, report)
   redis.call('HDEL', delivery_key(connector, report), 'next_at')
   schedule(connector, report, now)
 end
@@ -154,6 +265,10 @@ end
 
 -- The poller's safety net: what has something to do, and has no owner, must be scheduled.
 local function heal(connector, report)
+  local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'created_at', 'kind')
+  if (its[1] == 'pending' or its[1] == 'creating') and its[2] and its[3] ~= 'quiet' then -- written by a version that kept no such set
+    redis.call('ZADD', P .. 'waiting:' .. connector, 'NX', its[2], report)
+  end
   if unfinished(connector, report) and redis.call('HEXISTS', delivery_key(connector, report), 'owner') == 0
     and not redis.call('ZSCORE', P .. 'due:' .. connector, report)
     and not redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
@@ -161,10 +276,21 @@ local function heal(connector, report)
   end
 end
 
+-- What people see of a report changed, in every connector that has it.
+local function touch_all(report)
+  for _, field in ipairs(redis.call('HKEYS', P .. 'meta')) do
+    local connector = string.match(field, '^clock:(.+)$')
+    if connector and redis.call('EXISTS', delivery_key(connector, report)) == 1 then touch(connector, report) end
+  end
+end
+
 -- The report was listed as open just now; what was said about its absence no longer holds.
 local function listed(report)
   redis.call('ZADD', P .. 'open', int(now), report)
-  if redis.call('ZREM', P .. 'missing', report) == 1 then redis.call('HDEL', P .. 'report:' .. report, 'missing_why', 'asked') end
+  if redis.call('ZREM', P .. 'missing', report) == 1 then
+    redis.call('HDEL', P .. 'report:' .. report, 'missing_why', 'asked')
+    touch_all(report)
+  end
 end
 
 -- This delivery no longer proves that the connector finds what it creates; another one may.

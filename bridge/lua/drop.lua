@@ -7,5 +7,7 @@ if its[1] ~= ARGV[5] or not its[2] or its[3] ~= 'pending' then return 0 end
 let_go(key, connector, report)
 unschedule(connector, report)
 redis.call('ZREM', P .. 'state:pending', member(connector, report))
-redis.call('DEL', key, P .. 'progress:' .. report .. ':' .. connector)
+redis.call('ZREM', P .. 'waiting:' .. connector, report)
+redis.call('DEL', key, P .. 'progress:' .. report .. ':' .. connector, P .. 'history:' .. report .. ':' .. connector)
+touch(connector, report)
 return 1

@@ -1,6 +1,6 @@
 -- Writes one report's snapshot and makes the deliveries it lacks. ARGV: leader number, report, digest, snapshot,
 -- organization ('' unknown), severity, urgency rank, JSON [[connector, reference], …], over (1: the source says that it is over,
--- so no delivery is made), adopt (1: deliveries are made all the same, but only to take existing tickets over).
+-- so no delivery is made), adopt (1: deliveries are made all the same, but only to take existing tickets over), when the report was notified in ms ('' unknown).
 -- Answers the connectors that are new to it.
 if not same_birth() then return 'reborn' end
 if not leads('poller', ARGV[3]) then return 'deposed' end
@@ -12,7 +12,8 @@ if changed then
   redis.call('HINCRBY', key, 'version', 1)
   redis.call('HSET', key, 'digest', digest, 'snapshot', snapshot, 'organization', organization, 'severity', severity,
     'over', over and 1 or 0)
-  redis.call('HSETNX', key, 'seen_at', int(now))
+  redis.call('HSET', key, 'sent_at', ARGV[13])
+  if redis.call('HSETNX', key, 'seen_at', int(now)) == 1 and not over then count_report(severity) end
 end
 if over then
   redis.call('ZREM', P .. 'open', report)
@@ -35,6 +36,7 @@ for _, pair in ipairs(connectors) do
     end
   elseif changed then
     redis.call('HSET', delivery, 'order', order, 'organization', organization, 'severity', severity)
+    touch(connector, report)
     if its[4] and not over then redis.call('HDEL', delivery, 'adopt') end
     local told = its[1] == 'created' or its[1] == 'closed'
     if (told and not its[2]) or (its[1] == 'pending' and its[3] == 'quiet') then

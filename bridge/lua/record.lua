@@ -1,7 +1,7 @@
 -- A ticket exists: recorded whoever brings it, also an owner whose lease has lapsed. ARGV: report, connector, owner token,
 -- ticket id, number, url, version told, todo (JSON list), reference, organization, severity, order, remark, proven (1 or 0),
 -- keep (1: the owner goes on with what is to do), id of a second ticket found with it or '', facts told ('' unknown), id of the
--- status it was made with ('' unknown).
+-- status it was made with ('' unknown), found (1: it was found, not made just now), what the turn did before (see `remember_all`).
 -- Of two tickets the lower id is kept, the other is named. Answers the id kept.
 local report, connector, token, id, number, url = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local key = delivery_key(connector, report)
@@ -15,6 +15,19 @@ end
 local function lower(a, b)
   if tonumber(a) and tonumber(b) then return tonumber(a) < tonumber(b) end
   return a < b
+end
+
+remember_all(connector, report, cjson.decode(ARGV[22]))
+local how, shown = ARGV[21] == '1' and 'found' or 'created', number ~= '' and number or id
+if not delivery.ticket_id or (delivery.ticket_id ~= id and delivery.other_ticket ~= id) then
+  happened(connector, report, how, shown)
+  -- What the bridge made, and the first ticket of its report: how long did that take?
+  if not delivery.ticket_id and not delivery.former and (how == 'created' or delivery.creating_at) then
+    count_time(connector, 'sent', redis.call('HGET', P .. 'report:' .. report, 'sent_at'))
+    count_time(connector, 'seen', delivery.created_at)
+  end
+elseif delivery.ticket_id == id and number ~= '' and (delivery.ticket_number or '') == '' then
+  call_by_number(connector, report, id, number)
 end
 
 local todo = {}
@@ -54,6 +67,7 @@ elseif told > num(delivery.told) then
   redis.call('HSET', key, 'told', int(told))
 end
 if ARGV[20] ~= '' then add_status(key, ARGV[20]) end
+touch(connector, report)
 if delivery.state ~= 'closed' and delivery.state ~= 'handled' and delivery.state ~= 'gone' then
   set_state(connector, report, 'created')
 end

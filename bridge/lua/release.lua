@@ -2,7 +2,8 @@
 -- state, reason, kind (why it waits), delay (ms, absent: nothing more is due), failures, doubt (true: its request may have
 -- been carried out just now), looked, considered, done (todo items done), todo (items to add), waiting (items that the delay
 -- is for), later (true: those hold up no news of the report), remark, result (true: the turn came to an answer, lapsed leases
--- no longer count), version (of the report that the delay is for: a newer one is due now).
+-- no longer count), version (of the report that the delay is for: a newer one is due now), events (what the turn did before, see
+-- `remember_all`).
 -- Answers 1, or 0 when it is not the owner any more (then nothing changes).
 local report, connector, token, change = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6])
 local key = delivery_key(connector, report)
@@ -19,6 +20,16 @@ table.sort(list)
 
 redis.call('HSET', key, 'reason', change.reason or '', 'kind', change.kind or '', 'failures', change.failures or 0,
   'todo', #list > 0 and cjson.encode(list) or '[]', 'updated_at', int(now))
+remember_all(connector, report, change.events)
+local reason = change.reason or ''
+if change.state == 'rejected' or change.state == 'held' then
+  happened(connector, report, change.state, reason)
+elseif change.kind == 'doubt' then
+  remember(connector, report, 'doubtful', reason)
+elseif reason ~= '' then
+  remember(connector, report, 'waiting', reason)
+end
+touch(connector, report)
 if change.result then redis.call('HDEL', key, 'lapsed') end
 if change.doubt then redis.call('HSET', key, 'doubt_at', int(now), 'looked', 0) end
 if change.looked then redis.call('HSET', key, 'looked', change.looked) end
@@ -35,6 +46,9 @@ elseif change.state then
     drop_proof(connector, report)
   end
 end
+
+-- What quiet hours hold back waits because somebody wanted that; it is not late before they end.
+if change.kind == 'quiet' then redis.call('ZREM', P .. 'waiting:' .. connector, report) end
 
 -- What came up during this turn need not wait for what the turn left for later.
 if change.waiting then

@@ -10,6 +10,7 @@ for _, report in ipairs(reports) do
   if not delivery.owner and not in_doubt and num(delivery.next_at) > now then
     redis.call('HSET', key, 'next_at', int(now))
     schedule(connector, report, now)
+    touch(connector, report)
     moved = moved + 1
   end
 end

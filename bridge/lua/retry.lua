@@ -1,13 +1,22 @@
 -- Makes one delivery due now, for a person. ARGV: report, connector. What is in doubt is only looked up; what is created
--- is left. Answers the state before, or '' when there is no such delivery.
+-- is left; what was marked as handled is taken up again. Answers the state before, or '' when there is no such delivery.
 local report, connector = ARGV[3], ARGV[4]
 local key = delivery_key(connector, report)
 local delivery, exists = hash(key)
 if not exists then return '' end
 local state = delivery.state
-if state ~= 'pending' and state ~= 'creating' and state ~= 'rejected' and state ~= 'held' then return state end
+if state ~= 'pending' and state ~= 'creating' and state ~= 'rejected' and state ~= 'held' and state ~= 'handled' then return state end
 if delivery.owner then return state end -- it is being worked on, or its lapsed lease makes it due anyway
-if state == 'held' or state == 'rejected' then
+happened(connector, report, 'retried')
+if state == 'handled' and delivery.ticket_id then
+  set_state(connector, report, 'created')
+  redis.call('HSET', key, 'reason', '')
+  if unfinished(connector, report) then due_now(connector, report) end
+  wake()
+  return state
+end
+if state == 'handled' then redis.call('HSET', key, 'reason', '') end
+if state == 'held' or state == 'rejected' or state == 'handled' then
   set_state(connector, report, delivery.doubt_at and 'creating' or 'pending')
   local progress = P .. 'progress:' .. report .. ':' .. connector
   for field, value in pairs((hash(progress))) do

@@ -1,11 +1,13 @@
 -- A ticket was told something, or seen. ARGV: report, connector, owner token, JSON of what to write: told (version), facts, state,
 -- ended (true or false), remark, statuses (ids that the bridge set or saw at first), forget (id of one that is a person's doing
--- from now on), progress (prefix of what a note kept).
+-- from now on), progress (prefix of what a note kept), events (what the turn did before, see `remember_all`).
 -- With `told` the plan is carried out. Answers 1, or 0 when it is not the owner any more (then nothing changes).
 local report, connector, change = ARGV[3], ARGV[4], cjson.decode(ARGV[6])
 local key = delivery_key(connector, report)
 local delivery = hash(key)
 if delivery.owner ~= ARGV[5] then return 0 end
+remember_all(connector, report, change.events)
+touch(connector, report)
 if change.told then
   redis.call('HDEL', key, 'plan', 'planned_at')
   redis.call('HSET', key, 'told', int(math.max(num(delivery.told), change.told)))
@@ -25,7 +27,9 @@ if change.progress then
     if string.sub(field, 1, #change.progress) == change.progress then redis.call('HDEL', progress, field) end
   end
 end
+local TURNS = {closed = 'closed', created = 'reopened', gone = 'gone'}
 if change.state then
+  if change.state ~= delivery.state and TURNS[change.state] then happened(connector, report, TURNS[change.state], change.remark) end
   set_state(connector, report, change.state)
   redis.call('HSET', key, 'reason', '')
 end

@@ -26,8 +26,10 @@ from bridge.web import (
     status,
 )
 from bridge.web.guard import PUBLIC, Guard
+from bridge.web.metrics import metrics
 from bridge.web.sessions import ToldInterface
 from bridge.web.site import Site
+from bridge.web.times import ago, lasted
 from bridge.web.webhooks import webhooks
 
 #: Pages in the order of the menu: endpoint and title.
@@ -41,7 +43,7 @@ MENU = (
     ("activity.show", "Activity"),
 )
 #: Answered without a look at Redis first.
-WITHOUT_REDIS = PUBLIC | {"status.show"}
+WITHOUT_REDIS = PUBLIC | {"status.show", "metrics.show"}
 STATIC = Path(__file__).parent / "static"
 
 
@@ -55,6 +57,7 @@ def create_app(runtime: Runtime) -> Flask:
     guard = Guard(app, site)
     app.session_interface = ToldInterface(site.sessions)
     app.register_blueprint(webhooks(runtime, site.asked_first, site.refusals))
+    app.register_blueprint(metrics(site))
     app.register_blueprint(login.blueprint(site, guard))
     for page in (status, overview, deliveries, organizations, previews, connectors, quarantine, activity):
         app.register_blueprint(page.blueprint(site))
@@ -96,22 +99,3 @@ def asset(name: str) -> str:
     """Address of a static file; another one when the file is another, so that browsers may keep it."""
     content = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()
     return url_for("static_file", name=name, v=content[:12])
-
-
-def ago(at: float | None, now: float) -> str:
-    """How long ago `at` was (both in seconds since the epoch), or how far ahead, for people."""
-    if at is None:
-        return "never"
-    return f"in {lasted(at - now)}" if at > now else f"{lasted(now - at)} ago"
-
-
-def lasted(seconds: float | None) -> str:
-    """A length of time for people: 0.4 s, 12 s, 5 min, 3 h, 2 days."""
-    if seconds is None:
-        return "not known"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    for size, unit in ((60, "s"), (3600, "min"), (86400, "h")):
-        if seconds < size * (2 if unit != "s" else 1.5):
-            return f"{seconds / {'s': 1, 'min': 60, 'h': 3600}[unit]:.0f} {unit}"
-    return f"{seconds / 86400:.0f} days"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, render_template
+from flask import Blueprint, render_template, request
 
+from bridge.web.overview_facts import SPANS, overview
 from bridge.web.site import Site
 
 
@@ -12,6 +13,9 @@ def blueprint(site: Site) -> Blueprint:
 
     @pages.get("/")
     def show() -> str:
-        return render_template("overview.html", now=site.runtime.store.now())
+        days = next((span for span in SPANS if str(span) == request.args.get("days")), SPANS[0])
+        return render_template(
+            "overview.html", overview=overview(site, days), spans=SPANS, now=site.runtime.store.now()
+        )
 
     return pages

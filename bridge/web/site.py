@@ -11,6 +11,7 @@ from flask import g
 from bridge.runtime import Runtime
 from bridge.web.attempts import Attempts
 from bridge.web.audit import AuditLog, Outcome
+from bridge.web.delivery_index import DeliveryIndex
 from bridge.web.sessions import Sessions
 from bridge.web.webhooks import Refusals
 
@@ -25,9 +26,13 @@ class Site:
     #: A client that does not wait long: a few requests that wait for a Redis that hangs would occupy every thread.
     asked_first: redis.Redis
     refusals: Refusals = field(default_factory=Refusals)
+    #: Which deliveries there are, to filter and count; it reads nothing before somebody looks.
+    index: DeliveryIndex = field(init=False)
 
     def __post_init__(self) -> None:
         store = self.runtime.store
+        self.index = DeliveryIndex(store)
+        self.runtime.at_end(self.index.close)
         self.sessions = Sessions(store, self.asked_first)
         self.attempts = Attempts(store, self.asked_first)
         self.audit_log = AuditLog(store)

@@ -9,13 +9,14 @@ from flask import Blueprint, Response, jsonify
 
 from bridge.absences import Absences
 from bridge.arrivals import Arrivals
-from bridge.bookkeeping import OVERDUE, overdue_after
+from bridge.bookkeeping import overdue_after
 from bridge.idempotency import IdempotencyStore
 from bridge.models import DeliveryState
 from bridge.notices import NoticeBook
 from bridge.printing import moment
 from bridge.runtime import Runtime
 from bridge.web.site import Site
+from bridge.web.troubles import find_troubles
 from bridge.web.webhooks import Refusal
 
 #: Reports shown of those that are no longer listed and not known to be over.
@@ -28,25 +29,11 @@ def status(runtime: Runtime, refusal: Refusal | None = None) -> dict[str, Any]:
     `refusal`: the last webhook that this process refused.
     """
     store, books = runtime.store, runtime.books
-    now = store.now()
     poll = books.poll()
-    since = poll.last_complete_at or poll.first_started_at
-    overdue = since is None or now - since > overdue_after(poll)
-    problems = []
-    if overdue:
-        when = "since the start" if poll.last_complete_at is None else f"since {moment(poll.last_complete_at)}"
-        problems.append(f"no complete poll {when}{': ' + poll.error if poll.error else ''}")
     streams = {kind: books.stream(kind) for kind in runtime.settings.sources.kinds}
-    problems += [
-        f"{kind.replace('_', ' ')}s cannot be listed since {moment(stream.problem_since)}: {stream.problem}"
-        for kind, stream in streams.items()
-        if stream.problem_since is not None and now - stream.problem_since > OVERDUE
-    ]
     connectors = {}
     for name, service in runtime.services.items():
         pause = store.paused(name)
-        if pause is not None:
-            problems.append(f"connector {name} is paused: {pause.reason}")
         connectors[name] = {
             "type": service.connector.type,
             "state": "serving" if pause is None else "paused",
@@ -56,7 +43,7 @@ def status(runtime: Runtime, refusal: Refusal | None = None) -> dict[str, Any]:
             "scheduled": store.scheduled(name),
         }
     outstanding = NoticeBook(store).outstanding() if runtime.settings.alerts.connectors else []
-    problems += [f"nobody could be told of {each.cause}: {each.problem}" for each in outstanding if each.problem]
+    problems = [trouble.text for trouble in find_troubles(runtime)]
     return {
         "ok": not problems,
         "problems": problems,

@@ -23,8 +23,9 @@ from tests.end_to_end.inside import inside
 MakeBridge = Callable[..., Bridge]
 COMMANDS = (
     *("run", "poller", "worker", "web", "check", "render", "explain"),
-    *("deliveries", "retry", "link", "healthcheck", "demo"),
+    *("deliveries", "retry", "handle", "link", "healthcheck", "demo"),
     *("organizations", "agents", "memberships", "reports"),
+    *("test-ticket",),
 )
 PSA: dict[str, Any] = {
     "type": "connectwise",
@@ -173,6 +174,9 @@ def test_what_is_not_known_is_named_with_the_nearest(
         ["render"],
         ["render", "no_such_connector"],
         ["retry", "--connector", "no_such_connector"],
+        ["handle", "1", "--connector", "no_such_connector", "--reason", "done"],
+        ["handle", "1", "--connector", "psa"],
+        ["handle", "1", "--connector", "psa", "--reason", " "],
         ["link", "1", "no_such_connector", "5"],
         ["link", "one", "psa", "5"],
         ["check", "--log-level", "loud"],
@@ -479,6 +483,29 @@ def test_a_rejected_delivery_is_shown_and_retried(world: World, make_bridge: Mak
     assert bridge.stop(process) == 0
     for found in (world.connectwise_references(), world.autotask_references()):
         assert dict(found) == {"huntress-5-1": 1, "huntress-5-2": 1}
+
+
+def test_what_a_person_took_care_of_is_left_until_it_is_retried(world: World, make_bridge: MakeBridge) -> None:
+    world.reports(1)
+    world.connectwise.fault("status", method="POST", path="/tickets$", status=400, body={"message": "No."})
+    bridge = make_bridge(world, connectors=world.connectors("psa"))
+    assert inside("run", "--once", "--wait", "5", config=bridge.config).exit_code == 1
+    mark = ("handle", "1", "--connector", "psa", "--reason")
+    for _ in range(2):
+        answer = inside(*mark, "called\nthe customer", config=bridge.config)
+        assert (answer.exit_code, answer.stdout) == (0, "report 1 is marked as handled in psa\n")
+    [row] = deliveries(bridge)
+    assert (row["state"], row["reason"]) == ("handled", "called the customer")
+    assert inside("run", "--once", "--wait", "5", config=bridge.config).exit_code == 0
+    assert inside("retry", "1", config=bridge.config).exit_code == 1
+    assert not world.connectwise.tickets
+    assert inside("retry", "1", "--state", "handled", config=bridge.config).stdout == "1 due now\n"
+    assert inside("run", "--once", "--wait", "10", config=bridge.config).exit_code == 0
+    assert len(world.connectwise.tickets) == 1
+    for number, why in (("1", "has its ticket in psa"), ("9", "there is no delivery of report 9")):
+        answer = inside("handle", number, "--connector", "psa", "--reason", "done", config=bridge.config)
+        assert (answer.exit_code, answer.stdout) == (1, "")
+        assert why in answer.stderr
 
 
 def by_hand(world: World) -> int:

@@ -88,11 +88,6 @@ def open_door(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Door]]:
         yield open_door
 
 
-@pytest.fixture
-def make_page() -> Callable[[Stage], Page]:
-    return Page
-
-
 def words(html: str) -> str:
     """What a person reads on a page: its text on one line."""
     parser = _Words()

@@ -1,0 +1,205 @@
+"""The store's reading side: deliveries, their histories, and what changed lately. Nothing here writes."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import redis
+
+from bridge import history
+from bridge.models import Delivery, DeliveryState, ReportKey, TicketRef, report_key
+
+#: Seconds for which the scripts keep the feed of changes (`FEED` in `lua/common.lua`); a reader has a little less.
+FEED_KEPT = 3540.0
+#: Seconds by which a reader of the feed goes back, so that nothing is missed.
+OVERLAP = 1.0
+#: Deliveries read in one round trip.
+BATCH = 500
+
+#: One report's way to one connector, by name.
+Pair = tuple[ReportKey, str]
+
+
+def number(value: str | None) -> int:
+    return int(float(value)) if value else 0
+
+
+def seconds(value: str | None) -> float | None:
+    return int(float(value)) / 1000 if value else None
+
+
+def ticket_of(fields: Mapping[str, str]) -> TicketRef | None:
+    if not fields.get("ticket_id"):
+        return None
+    return TicketRef(fields["ticket_id"], fields.get("ticket_number", ""), fields.get("ticket_url", ""))
+
+
+def _pair(member: str) -> Pair:
+    report, _, connector = member.partition("|")
+    return report_key(report), connector
+
+
+class Reading:
+    """What can be read of one store. Methods raise `redis.RedisError` when Redis is away."""
+
+    def __init__(self, client: redis.Redis, namespace: str, clock_offset: float = 0) -> None:
+        self.client = client
+        self.prefix = f"{namespace}:"
+        self.clock_offset = clock_offset
+
+    def key(self, name: str) -> str:
+        return self.prefix + name
+
+    def now(self) -> float:
+        """Redis' clock, in seconds since the epoch."""
+        return self._at(self.client.time())
+
+    def _at(self, time: tuple[int, int]) -> float:
+        return time[0] + time[1] / 1e6 + self.clock_offset
+
+    # -- deliveries ----------------------------------------------------------------------------------------------------
+
+    def deliveries(self, states: Iterable[DeliveryState] = tuple(DeliveryState)) -> Iterator[Delivery]:
+        """Deliveries in the given states, in batches, oldest change first."""
+        for state in states:
+            members = cast("list[str]", self.client.zrange(self.key(f"state:{state}"), 0, -1))
+            for start in range(0, len(members), BATCH):
+                yield from self._read([_pair(member) for member in members[start : start + BATCH]])
+
+    def delivery(self, report_id: ReportKey, connector: str) -> Delivery | None:
+        fields = cast("dict[str, str]", self.client.hgetall(self.key(f"delivery:{report_id}:{connector}")))
+        return _delivery(report_id, connector, fields) if fields else None
+
+    def read_deliveries(self, pairs: Sequence[Pair]) -> list[Delivery]:
+        """Those of the deliveries that exist, with what their reports' snapshots say; one round trip for `BATCH`."""
+        return [
+            delivery
+            for start in range(0, len(pairs), BATCH)
+            for delivery in self._read(pairs[start : start + BATCH], snapshots=True)
+        ]
+
+    def every_delivery(self, batch: int = BATCH) -> Iterator[Pair]:
+        """Every delivery by name, those whose state changed last first; holds no more than a few batches of names.
+
+        What changes meanwhile may be left out: ask `changed_since` for it, with a moment before the first name.
+        """
+        found = heapq.merge(
+            *(self._newest_first(self.key(f"state:{state}"), batch) for state in DeliveryState),
+            key=lambda entry: entry[1],
+            reverse=True,
+        )
+        for member, _ in found:
+            yield _pair(member)
+
+    def _newest_first(self, key: str, batch: int) -> Iterator[tuple[str, float]]:
+        """A sorted set from its top, in batches by score: what is added or leaves meanwhile shifts nothing."""
+        top: float | str = "+inf"
+        at_top: set[str] = set()
+        size = batch
+        while True:
+            page = cast(
+                "list[tuple[str, float]]",
+                self.client.zrevrangebyscore(key, top, "-inf", start=0, num=size, withscores=True),
+            )
+            fresh = [(member, at) for member, at in page if at != top or member not in at_top]
+            yield from fresh
+            if len(page) < size:
+                return
+            if page[-1][1] != top:
+                top, at_top, size = page[-1][1], set(), batch
+            at_top.update(member for member, at in page if at == top)
+            size = max(size, 2 * len(at_top))  # more of the same time than a batch holds
+
+    def changed_since(self, moment: float) -> tuple[list[Pair], float] | None:
+        """Deliveries of which something that people see changed at `moment` (seconds since the epoch) or later.
+
+        And the moment to ask for next. None: the feed does not reach back that far, or the store is another one by now;
+        everything has to be read anew. Some pairs come twice, and a delivery that is gone since is among them.
+        """
+        pipeline = self.client.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.hget(self.key("meta"), "born_at")
+        pipeline.zrangebyscore(self.key("changed"), round(moment * 1000), "+inf")
+        time, born_at, members = pipeline.execute()
+        now = self._at(time)
+        born = seconds(born_at)
+        if born is None or moment < born - OVERLAP or moment < now - FEED_KEPT or moment > now + OVERLAP:
+            return None
+        return [_pair(member) for member in members], max(now - OVERLAP, born)
+
+    def _read(self, pairs: Sequence[Pair], *, snapshots: bool = False) -> Iterator[Delivery]:
+        reports = list(dict.fromkeys(report for report, _ in pairs))
+        pipeline = self.client.pipeline(transaction=False)
+        for report, connector in pairs:
+            pipeline.hgetall(self.key(f"delivery:{report}:{connector}"))
+        for report in reports:
+            pipeline.hmget(self.key(f"report:{report}"), ["missing_why", *(["snapshot"] if snapshots else [])])
+        answers = pipeline.execute()
+        known = dict(zip(reports, answers[len(pairs) :], strict=True))
+        for (report, connector), fields in zip(pairs, answers[: len(pairs)], strict=True):
+            if fields:
+                missing, *snapshot = known[report]
+                yield _delivery(report, connector, fields, missing or "", snapshot[0] if snapshot else None)
+
+    # -- states --------------------------------------------------------------------------------------------------------
+
+    def count(self, state: DeliveryState) -> int:
+        return self.client.zcard(self.key(f"state:{state}"))
+
+    def waiting(self, connector: str) -> tuple[int, float | None]:
+        """How many reports wait for their ticket in `connector`, and since when the first does.
+
+        Without those that quiet hours hold back.
+        """
+        key = self.key(f"waiting:{connector}")
+        first = cast("list[tuple[str, float]]", self.client.zrange(key, 0, 0, withscores=True))
+        return self.client.zcard(key), first[0][1] / 1000 if first else None
+
+    def entered(self, state: DeliveryState) -> dict[str, dict[ReportKey, float]]:
+        """By connector, the reports in `state` and since when (seconds since the epoch), oldest first."""
+        found: dict[str, dict[ReportKey, float]] = {}
+        pairs = self.client.zrange(self.key(f"state:{state}"), 0, -1, withscores=True)
+        for member, at in cast("list[tuple[str, float]]", pairs):
+            report, connector = _pair(member)
+            found.setdefault(connector, {})[report] = at / 1000
+        return found
+
+    def history(self, report_id: ReportKey, connector: str) -> list[history.HistoryEvent]:
+        """What happened to a delivery, oldest first; nothing is known of one that does not exist."""
+        entries = self.client.lrange(self.key(f"history:{report_id}:{connector}"), 0, -1)
+        return history.read(cast("list[str]", entries))
+
+
+def _delivery(
+    report_id: ReportKey, connector: str, fields: Mapping[str, str], missing: str = "", snapshot: str | None = None
+) -> Delivery:
+    other = fields.get("other_ticket", "")
+    todo = tuple(json.loads(fields.get("todo") or "[]"))
+    second = f"ticket {other} carries the same reference; this one, with the lower id, is kept." if other else ""
+    # Not as a whole `IncidentReport`: a list of many is read, and other versions' snapshots are good enough for these.
+    report: dict[str, Any] = json.loads(snapshot) if snapshot else {}
+    return Delivery(
+        report_id=report_id,
+        connector=connector,
+        state=DeliveryState(fields["state"]),
+        organization_id=int(fields["organization"]) if fields.get("organization") else None,
+        reference=fields.get("reference", ""),
+        ticket=ticket_of(fields),
+        attempts=number(fields.get("attempts")),
+        reason=" ".join(text for text in (fields.get("reason"), second, fields.get("remark"), missing) if text),
+        next_attempt_at=None if todo == ("status",) else seconds(fields.get("next_at")),
+        updated_at=seconds(fields.get("updated_at")) or 0.0,
+        severity=fields.get("severity", ""),
+        todo=todo,
+        other_ticket=fields.get("other_ticket", ""),
+        remark=fields.get("remark", ""),
+        created_at=seconds(fields.get("created_at")),
+        made_at=seconds(fields.get("creating_at")),
+        recorded_at=seconds(fields.get("recorded_at")),
+        subject=report.get("subject") or "",
+        agent_id=report.get("agent_id"),
+        sent_at=report.get("sent_at") or report.get("created_at") or "",
+    )

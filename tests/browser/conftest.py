@@ -1,0 +1,19 @@
+"""One Chromium per file of tests; where none is installed, the tests are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.chrome import chromium, executable
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Ends with its file: while Playwright runs, no other test of the same process could start an event loop."""
+    if executable() is None:
+        pytest.skip("no Chromium here; on Debian: apt-get install -y chromium")
+    with chromium() as started:
+        yield started

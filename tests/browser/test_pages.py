@@ -1,0 +1,55 @@
+"""Every page that links lead to: nothing is complained about, nothing is cut off, and everybody can use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser import story
+from tests.browser.chrome import DESKTOP, PHONE, window
+from tests.browser.crawl import places
+
+#: Answered, but no pages.
+NO_PAGES = frozenset({"healthz", "readyz", "static_file", "status.show", "metrics.show"})
+#: Pages that only those see who are not let in, and files to keep.
+ELSEWHERE = frozenset({"login.show", "deliveries.table", "quarantine.download"})
+#: Rules of axe-core that colours decide.
+COLOURS = ("color-contrast", "link-in-text-block")
+
+
+@pytest.fixture(scope="module")
+def shown() -> Iterator[story.Shown]:
+    with story.running() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def found(browser: Browser, shown: story.Shown) -> dict[str, str]:
+    """A path for each endpoint that links lead to, from the overview on."""
+    return places(shown)
+
+
+def test_links_lead_to_every_page(shown: story.Shown, found: dict[str, str]) -> None:
+    rules = {rule.endpoint for rule in shown.rules().iter_rules() if "GET" in (rule.methods or ())}
+    assert rules - NO_PAGES - ELSEWHERE <= found.keys()
+
+
+def test_every_page_is_for_everybody(
+    browser: Browser, shown: story.Shown, found: dict[str, str], subtests: pytest.Subtests
+) -> None:
+    """On a desk and on a phone, in light and in dark."""
+    for endpoint, path in found.items():
+        if endpoint in ELSEWHERE:
+            continue
+        with subtests.test(endpoint), window(browser, shown.url) as opened:
+            assert opened.go(path).status == 200
+            assert opened.axe() == []
+            opened.size(DESKTOP, "dark")
+            assert opened.axe(*COLOURS) == []
+            opened.size(PHONE, "dark")
+            assert opened.axe() == []
+            assert opened.sticking_out() == []
+            opened.size(PHONE, "light")
+            assert opened.axe(*COLOURS) == []
