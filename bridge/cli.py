@@ -435,6 +435,7 @@ def healthcheck(role: str | None) -> int:
 def retry(report: ReportKey | None, connector: str | None, state: str | None) -> int:
     """Makes deliveries due now; what is in doubt is only looked up, what is created is left."""
     from bridge.models import DeliveryState
+    from bridge.retrying import retry_all
 
     settings = _settings()
     if connector is not None:
@@ -446,10 +447,7 @@ def retry(report: ReportKey | None, connector: str | None, state: str | None) ->
             for delivery in runtime.store.deliveries(states)
             if report in (None, delivery.report_id) and connector in (None, delivery.connector)
         ]
-        for delivery in fitting:
-            runtime.store.retry(delivery.report_id, delivery.connector)
-        for name in {delivery.connector for delivery in fitting}:
-            runtime.store.probe_now(name)
+        retry_all(runtime.store, [(delivery.report_id, delivery.connector) for delivery in fitting])
     if not fitting:
         click.echo("nothing fits: no delivery that waits, was refused or is held", err=True)
         return 1

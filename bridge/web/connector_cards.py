@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
+from bridge.counters import Counters
 from bridge.delivery import Service
 from bridge.idempotency import Pause
 from bridge.runtime import Runtime
@@ -60,6 +61,8 @@ class Card:
     #: Why the others wait while the first ticket since the start is being proven findable; '' otherwise.
     proving: str
     carries_notices: bool
+    #: Answers since the store began, by status, the most frequent first.
+    answers: tuple[tuple[str, int], ...]
     given: tuple[Setting, ...]
     defaults: tuple[Setting, ...]
 
@@ -70,10 +73,11 @@ class Card:
 
 def cards(runtime: Runtime) -> list[Card]:
     """One for each configured connector, in the configuration's order. Raises `redis.RedisError`."""
-    return [card(runtime, service) for service in runtime.services.values()]
+    requests = Counters(runtime.store).totals().requests
+    return [card(runtime, service, requests) for service in runtime.services.values()]
 
 
-def card(runtime: Runtime, service: Service) -> Card:
+def card(runtime: Runtime, service: Service, requests: Mapping[tuple[str, str], int]) -> Card:
     store, name = runtime.store, service.name
     pause = store.paused(name)
     paused_as, what_to_do = PAUSES.get(pause.kind, ANOTHER_PAUSE) if pause else ("", "")
@@ -94,9 +98,15 @@ def card(runtime: Runtime, service: Service) -> Card:
         if proving is None
         else f"The first ticket since the start (report {proving}) is being looked up by its reference; others wait.",
         carries_notices=name in runtime.settings.alerts.connectors,
+        answers=_answers(name, requests),
         given=tuple(setting for setting in shown if setting.key in given),
         defaults=tuple(setting for setting in shown if setting.key not in given),
     )
+
+
+def _answers(name: str, requests: Mapping[tuple[str, str], int]) -> tuple[tuple[str, int], ...]:
+    found = [(status, count) for (system, status), count in requests.items() if system == f"connector:{name}"]
+    return tuple(sorted(found, key=lambda each: (-each[1], each[0])))
 
 
 def shown_settings(settings: ConnectorSettings, hidden: Sequence[str]) -> Iterator[Setting]:

@@ -152,8 +152,11 @@ class DeliveryTable:
             values |= {"changed": place.changed, "number": place.number}
         listing = f"SELECT changed, number, report, connector FROM delivery WHERE {where}{beside}"  # noqa: S608
         with self._open() as database:
-            total = database.execute(f"SELECT count(*) FROM delivery WHERE {where}", values).fetchone()[0]  # noqa: S608
             rows = database.execute(f"{listing} ORDER BY {order} LIMIT {size + 1}", values).fetchall()
+            if place is None and len(rows) <= size:
+                total = len(rows)
+            else:
+                total = database.execute(f"SELECT count(*) FROM delivery WHERE {where}", values).fetchone()[0]  # noqa: S608
         more, rows = len(rows) > size, rows[:size]
         if up:
             rows.reverse()

@@ -34,6 +34,13 @@ def test_everything_serves(page: Page, stage: Stage) -> None:
     assert "Probe now" not in text
 
 
+def test_answers_are_counted_by_status(page: Page, stage: Stage) -> None:
+    page.post("/connectors/psa/check")
+    assert "Requests so far" not in words(page.get("/connectors"))
+    stage.runtime.requests.flush()
+    assert re.search(r"Requests so far 200: \d+", words(page.get("/connectors")))
+
+
 @pytest.mark.parametrize(
     ("kind", "probe_in", "said"),
     [
