@@ -207,6 +207,9 @@ class Bookkeeping:
         if gone:
             self.client.hdel(name, *gone)
 
+    def quarantined_count(self) -> int:
+        return self.client.hlen(self.store.key("quarantine"))
+
     def quarantined(self) -> list[Quarantined]:
         stored = cast("dict[str, str]", self.client.hgetall(self.store.key("quarantine")))
         return sorted(

@@ -176,7 +176,7 @@ def make_broker(client: redis.Redis, namespace: str, *, maintenance: bool) -> Re
     """
     return _HintBroker(  # type: ignore[no-untyped-call]
         client=client,
-        namespace=f"{namespace}:dramatiq",
+        namespace=_dramatiq(namespace),
         middleware=[],
         maintenance_chance=MAINTENANCE_CHANCE if maintenance else 0,
         heartbeat_timeout=HEARTBEAT_TIMEOUT,
@@ -184,9 +184,13 @@ def make_broker(client: redis.Redis, namespace: str, *, maintenance: bool) -> Re
     )
 
 
-def queued(broker: RedisBroker, queue: str) -> int:
-    """Messages in `queue` that no worker has fetched yet."""
-    return int(broker.client.llen(f"{broker.namespace}:{queue}"))
+def queued(client: redis.Redis, namespace: str, queue: str) -> int:
+    """Messages in `queue` that no worker has fetched yet; `client` is Dramatiq's."""
+    return int(client.llen(f"{_dramatiq(namespace)}:{queue}"))
+
+
+def _dramatiq(namespace: str) -> str:
+    return f"{namespace}:dramatiq"
 
 
 class WorkerThreads:

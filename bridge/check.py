@@ -23,7 +23,7 @@ from connectors.registry import registry_errors
 REACHABLE = "check its address here and whether this machine may reach it (name service, firewall, proxy)"
 
 
-class _OwnBudget:
+class OwnBudget:
     """A handful of requests, when the shared window cannot be reached."""
 
     def acquire(self, kind: RequestKind, wait: float | None) -> None:
@@ -98,7 +98,7 @@ def _budget(settings: Settings, findings: list[Finding]) -> Iterator[Budget]:
                 client.close()
     except (redis.RedisError, EmbeddedRedisError, ServerRefused) as error:
         findings.append(Finding("redis", f"cannot be used: {error}"))
-        yield _OwnBudget()
+        yield OwnBudget()
 
 
 def _check_source(settings: Settings, budget: Budget) -> Iterator[Finding]:

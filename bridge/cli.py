@@ -421,6 +421,31 @@ def healthcheck(role: str | None) -> int:
     return 1 if problem else 0
 
 
+@command("diagnostics")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="The archive; it must not exist yet.")
+@click.option("--with-reports", is_flag=True, help="Also the texts of reports that wait or cannot be parsed.")
+@click.option("--with-names", is_flag=True, help="Leave names of organizations and mail addresses as they are.")
+def diagnostics(output: Path | None, with_reports: bool, with_names: bool) -> int:
+    """Writes a support bundle without secrets: versions, configuration, states, last errors, timings."""
+    from bridge import printing as texts
+    from bridge.diagnostics import gather, write
+
+    path = click.get_current_context().obj.get("config")
+    bundle = gather(path, with_reports=with_reports, with_names=with_names)
+    try:
+        written = write(bundle, output)
+    except OSError as error:
+        _fail(
+            "diagnostics", f"cannot write {error.filename or output}: {error.strerror}; name another file in --output"
+        )
+    for name, text in sorted(bundle.files.items()):
+        click.echo(f"  {name:22} {len(text.encode()):>8} bytes")
+    for problem in bundle.problems:
+        click.echo(texts.one_line(problem), err=True)
+    click.echo(f"{written} is written, readable for you only. Look through it before you send it to anybody.")
+    return 1 if bundle.problems else 0
+
+
 # -- steering ----------------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from bridge.following import Following
 from bridge.history import Event, What
 from bridge.idempotency import Claim, Gate, IdempotencyStore, look_up_offsets, note_prefix
 from bridge.leases import LEASE_LOST, STEP_MARGIN, Lease, LeaseKeeper
+from bridge.logs import new_trace, traced
 from bridge.models import Account, DeliveryState, Note, ReportKey, Ticket, TicketRef, nothing_but
 from bridge.news import News, NoteKind, facts
 from bridge.probe import Prober
@@ -133,7 +134,8 @@ class Deliverer:
 
     def deliver(self, report_id: ReportKey, connector: str) -> None:
         """One turn. Returns when the delivery was claimed, moved one step and let go, or was not to be had."""
-        log = structlog.get_logger(__name__).bind(report_id=report_id, connector=connector)
+        known: dict[str, object] = {"report_id": report_id, "connector": connector, "trace_id": new_trace()}
+        log = structlog.get_logger(__name__).bind(**known)
         around = self.surroundings()
         service = around.services.get(connector)
         if service is None or self.stopping():
@@ -153,8 +155,9 @@ class Deliverer:
         if isinstance(claim, str):
             log.debug("not claimed", why=claim)
             return
-        log = log.bind(organization_id=claim.organization_id, attempt=claim.attempts, reference=claim.reference)
-        with self.keeper.hold(claim, asked_at) as lease:
+        known |= {"organization_id": claim.organization_id, "attempt": claim.attempts}
+        log = log.bind(**known, reference=claim.reference)
+        with traced(**known), self.keeper.hold(claim, asked_at) as lease:
             turn = Turn(self, around, service, claim, lease, log)
             try:
                 turn.take()
@@ -204,6 +207,7 @@ class Turn:
     def take(self) -> None:
         """Does the next step."""
         step = reconcile.next_step(self.claim, can_find=self.connector.can_find)
+        self.log.info("claimed", state=str(self.claim.state), step=str(step), severity=self.claim.severity)
         if step in HELD_BACK and self.is_quiet():
             return
         if step is Step.GIVE_UP and self.claim.ticket is not None:
@@ -241,6 +245,7 @@ class Turn:
         until, why = held
         delay = min((until - now).total_seconds(), LONGEST_HOLD)
         state = DeliveryState.PENDING if self.claim.state is DeliveryState.PENDING else None
+        self.log.info("waiting", reason=f"held back by {why}", seconds=round(delay, 1))
         self.store.release(
             self.claim, state=state, reason=f"held back by {why}", kind="quiet", delay=delay, version=self.claim.version
         )
@@ -266,6 +271,7 @@ class Turn:
         self.request_step()
         found = self.connector.find(self.claim.reference)
         if not found:
+            self.log.info("looked up: there is no ticket yet")
             self.did(What.LOOKED_UP)
             return False
         self.log.info("ticket found by its reference", ticket_id=found[0].id, tickets=len(found))
@@ -332,12 +338,16 @@ class Turn:
             self.log.info("the interrupted create never happened; creating")
             self.create()
             return
+        delay = max(0.0, wait - (self.store.now() - asked_at))
+        reason = self.claim.reason or (
+            "the ticket system did not say whether it made the ticket; it is being looked up"
+        )
+        self.log.info("waiting", reason=reason, seconds=round(delay, 1))
         self.store.release(
             self.claim,
-            reason=self.claim.reason
-            or "the ticket system did not say whether it made the ticket; it is being looked up",
+            reason=reason,
             kind="doubt",
-            delay=max(0.0, wait - (self.store.now() - asked_at)),
+            delay=delay,
             looked=self.claim.looked + 1,
             failures=0,
             result=False,  # a create that kills its worker is not cleared by what is found out about it
@@ -371,6 +381,7 @@ class Turn:
         self.lease.renewed_at = asked_at  # not the time of the answer: this process may have been frozen in between
         self.in_doubt = False
         self.sending = True
+        self.log.info("creating")
         self.request_step()
         made = self.connector.create(prepared, _Progress(self.store, self.claim))
         if self.details_late:
@@ -467,6 +478,7 @@ class Turn:
             self.store.release(self.claim, state=self.undecided(), reason=self.claim.reason, delay=0, result=False)
             return
         wait = 1.0 if gate.until is None else max(0.5, gate.until - self.store.now())
+        self.log.info("waiting", reason=reasons[gate.verdict], seconds=round(min(wait, 900), 1))
         self.store.release(
             self.claim, state=self.undecided(), reason=reasons[gate.verdict], kind=gate.verdict, delay=min(wait, 900)
         )
@@ -529,6 +541,7 @@ class Turn:
             except Rejected as refusal:
                 done.add(item)
                 remark = f"{notes.what(item)} failed: {refusal}"
+                self.log.warning("refused by the ticket system", doing=notes.what(item), reason=str(refusal))
                 self.did(What.REJECTED, remark)
                 self.store.record(self.claim, ref, remark=remark, keep=True)
             except Exception as error:
@@ -605,6 +618,7 @@ class Turn:
             self.connector.note(ref, reference or self.claim.reference, replace(note, recipients=recipients), progress)
         except Held as held:  # it is not sent again, so nothing is left to do but to say so
             raise Rejected(str(held)) from held
+        self.log.info("ticket told", ticket_id=ref.id, note=note.key)
         self.did(What.NOTED, note.key)
 
     def look_at_status(self, ref: TicketRef) -> float | None:

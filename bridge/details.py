@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextvars import copy_context
 from functools import partial
 from typing import TypeVar, cast
 
@@ -90,7 +91,7 @@ class Details:
         with self._lock:
             future = self._asked.get(name)
             if future is None:
-                future = self._asked[name] = self._pool.submit(fetch)
+                future = self._asked[name] = self._pool.submit(copy_context().run, fetch)
                 future.add_done_callback(lambda _: self._asked.pop(name, None))
         try:
             return cast(Found, future.result(timeout=max(0.0, until - time.monotonic()))), False

@@ -106,6 +106,7 @@ class Dispatcher:
         for report_id in reports:
             self.leadership.alive()
             self.enqueue(report_id, service.name)
+            log.debug("dispatched", report_id=report_id, connector=service.name)
         return len(reports)
 
     def _take_in_turn(self, number: int, group: list[Service]) -> int:

@@ -158,6 +158,7 @@ class Following:
                 self.log.warning("the ticket cannot be opened again; a new one is made", reason=str(refused))
                 self.anew()
                 return
+            self.log.info("ticket opened again", ticket_id=self.ref.id, status=status)
             # Who closes it now is a person again, until the bridge does.
             self.store.tell(self.claim, statuses=[status], forget=state.status if state.status != status else "")
             fate = "This ticket is opened again."
@@ -198,6 +199,7 @@ class Following:
             except Rejected as refused:
                 self.refused(plan, refused)
                 return
+            self.log.info("ticket closed", ticket_id=self.ref.id, status=status)
             self.store.tell(self.claim, statuses=[status])
         self.finish(plan)
 
@@ -216,6 +218,7 @@ class Following:
                 return plan
             left = claim.planned_at + self.settings.settle - self.store.now()
             if present is False and left > 0:
+                self.log.info("waiting", reason="whether the note was added is being looked up", seconds=round(left, 1))
                 self.store.release(
                     claim,
                     reason=f"the ticket exists; whether {self.turn.doing} was done is being looked up",
@@ -237,7 +240,6 @@ class Following:
         except (Unavailable, Misconfigured):
             self.store.plan(claim, plan.as_json(), sending=False)
             raise
-        self.log.info("ticket told", ticket_id=self.ref.id, step=plan.step, note=plan.key)
         return plan
 
     def overtaken(self) -> str:
@@ -280,6 +282,7 @@ class Following:
         self.store.release(self.claim)
 
     def finish(self, plan: Plan) -> None:
+        self.log.info("done", step=plan.step, ticket_id=self.ref.id, remark=plan.remark or None)
         self.store.tell(
             self.claim,
             told=plan.version,

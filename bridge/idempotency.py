@@ -16,7 +16,7 @@ Redis lay-out, under the prefix ``<namespace>:``
 ``ready:<connector>``                deliveries whose time has come, by urgency, then age
 ``slots:<group>``                    places in use, each a lease: the connector's concurrency across all workers
 ``state:<state>``                    index of deliveries by state
-``waiting:<connector>``              reports that have no ticket yet, by since when (ms)
+``waiting:<connector>``              reports without a ticket, but what quiet hours hold back, by since when (ms)
 ``counters``                         what happened how often, ever (`bridge.counters`)
 ``day:<days since 1970-01-01>``      the same of one day, for 400 days
 ``counted:<process>``                the last batch of counted requests that a process added
@@ -734,7 +734,11 @@ class IdempotencyStore(Reading):
 
     def scheduled(self, connector: str) -> int:
         """Deliveries of `connector` that something is still to be done for, now or later."""
-        return self.client.zcard(self.key(f"due:{connector}")) + self.client.zcard(self.key(f"ready:{connector}"))
+        # In one transaction: between two reads a delivery could move from one set to the other, and be in neither.
+        pipeline = self.client.pipeline(transaction=True)
+        pipeline.zcard(self.key(f"due:{connector}"))
+        pipeline.zcard(self.key(f"ready:{connector}"))
+        return sum(pipeline.execute())
 
     def awaited(self, connector: str, later: Iterable[str]) -> list[ReportKey]:
         """Reports that `connector` still has something to do for, now or soon: more than the things in `later`."""

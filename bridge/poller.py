@@ -24,6 +24,7 @@ from bridge.ends import PATIENCE_AFTER_WAITING, Ends
 from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused, Unparsable
 from bridge.idempotency import Deposed, IdempotencyStore
 from bridge.leadership import Leadership
+from bridge.logs import new_trace, traced
 from bridge.models import Account, IncidentReport, Kind, ReportKey, nothing_but
 from bridge.routing import Routes
 from bridge.settings import Settings
@@ -144,6 +145,10 @@ class Poller:
 
     def cycle(self, stopping: threading.Event | None = None) -> Cycle:
         """One look at everything. Raises `Deposed` and `redis.RedisError`; the source's errors are in the result."""
+        with traced(trace_id=new_trace()):
+            return self._traced_cycle(stopping)
+
+    def _traced_cycle(self, stopping: threading.Event | None) -> Cycle:
         started = self.store.now()
         self.books.poll_started()
         self._quarantined.clear()
@@ -319,6 +324,9 @@ class Poller:
         new: list[tuple[ReportKey, str]] = []
         for start in range(0, len(wanted), BATCH):
             new += self.store.observe(self.leadership.number, wanted[start : start + BATCH])
+        organizations = {report.key: report.organization_id for report, _ in wanted} if new else {}
+        for report_key, name in new:
+            log.info("seen", report_id=report_key, organization_id=organizations.get(report_key), connector=name)
         return Cycle(
             complete=True,
             reports=len(listing.reports),

@@ -102,7 +102,7 @@ class Process:
             leadership,
             runtime.prober,
             self._enqueue,
-            lambda: queued(self.broker, QUEUE),
+            lambda: queued(self.broker_client, runtime.settings.redis.namespace, QUEUE),
         )
         for name in runtime.services:
             runtime.store.probe_now(name)

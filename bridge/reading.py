@@ -149,6 +149,15 @@ class Reading:
     def count(self, state: DeliveryState) -> int:
         return self.client.zcard(self.key(f"state:{state}"))
 
+    def waiting(self, connector: str) -> tuple[int, float | None]:
+        """How many reports wait for their ticket in `connector`, and since when the first does.
+
+        Without those that quiet hours hold back.
+        """
+        key = self.key(f"waiting:{connector}")
+        first = cast("list[tuple[str, float]]", self.client.zrange(key, 0, 0, withscores=True))
+        return self.client.zcard(key), first[0][1] / 1000 if first else None
+
     def entered(self, state: DeliveryState) -> dict[str, dict[ReportKey, float]]:
         """By connector, the reports in `state` and since when (seconds since the epoch), oldest first."""
         found: dict[str, dict[ReportKey, float]] = {}

@@ -18,8 +18,8 @@ from bridge.idempotency import IdempotencyStore
 
 log = structlog.get_logger(__name__)
 
-#: What requests to Huntress are counted under; those of a connector under `connector:<name>`.
-SOURCE = "source"
+#: What requests to Huntress are counted under, and those of a connector, before its name.
+SOURCE, CONNECTOR = "source", "connector:"
 
 
 class RequestCounts:

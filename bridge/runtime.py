@@ -11,11 +11,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import redis
 import structlog
 from pydantic import SecretStr
 
 from bridge.bookkeeping import Bookkeeping
-from bridge.broker import check_server, store_client
+from bridge.broker import broker_client, check_server, queued, store_client
 from bridge.budget import RedisBudget
 from bridge.companies import Companies, OrganizationsFile, OrganizationsFileError
 from bridge.delivery import Service, Surroundings
@@ -23,11 +24,12 @@ from bridge.details import Details
 from bridge.embedded import EmbeddedRedis
 from bridge.huntress import Budget, HuntressClient
 from bridge.idempotency import IdempotencyStore
+from bridge.jobs import QUEUE
 from bridge.leases import Gate, LeaseKeeper
 from bridge.models import Account
 from bridge.probe import Prober
 from bridge.rendering import Renderer
-from bridge.request_counts import SOURCE, RequestCounts
+from bridge.request_counts import CONNECTOR, SOURCE, RequestCounts
 from bridge.routing import Routes, not_before
 from bridge.settings import ConfigurationError, Settings
 from connectors.base import Connector, ConnectorContext, ConnectorSettings, Outcome, Unavailable
@@ -192,6 +194,8 @@ class Runtime:
         self._stack = ExitStack()
         self._settings = settings
         self.stopping = threading.Event()
+        self._queue: redis.Redis | None = None
+        self._queue_lock = threading.Lock()
 
     def __enter__(self) -> Runtime:
         with ExitStack() as stack:
@@ -231,6 +235,8 @@ class Runtime:
     def __exit__(self, *_: object) -> None:
         self.stopping.set()
         self._stack.close()
+        if self._queue is not None:
+            self._queue.close()
 
     def at_end(self, callback: Callable[[], None]) -> None:
         """Has `callback` called when this process lets go, while store and source are still there."""
@@ -256,6 +262,13 @@ class Runtime:
         if not stored:
             return None
         return Account(int(stored), self.store.recall("account_name"), self.store.recall("subdomain"))
+
+    def queue_depth(self) -> int:
+        """Messages in Dramatiq's queue that no worker has fetched yet. Raises `redis.RedisError`."""
+        with self._queue_lock:
+            if self._queue is None:
+                self._queue, _ = broker_client(self.url, self.settings.redis.broker_url.get_secret_value())
+        return queued(self._queue, self.settings.redis.namespace, QUEUE)
 
     def why_waiting(self, connector: str) -> str:
         """Why a delivery waits that has no reason of its own."""
@@ -323,7 +336,7 @@ class Runtime:
     def _context(self, name: str) -> ConnectorContext:
         gate = self._gates.setdefault(name, Gate(self.store, self.keeper, name))
         return ConnectorContext(
-            before_request=gate, before_send=gate.before_send, answered=self.requests.counter(f"connector:{name}")
+            before_request=gate, before_send=gate.before_send, answered=self.requests.counter(CONNECTOR + name)
         )
 
     def _probing(self, name: str) -> AbstractContextManager[None]:

@@ -88,7 +88,7 @@ class Problems:
         for (key, place), items in found.items():
             if key not in told:
                 about = self.about(key) + (f" (item {place[0]}): {place[1]}" if place else "")
-                inner = _keys_within(_value_type(key, known)) if place else None
+                inner = _keys_within(value_type(key, known)) if place else None
                 self.add(key, _sentence(about, place[1:] or key, items, inner or known))
 
 
@@ -99,7 +99,7 @@ def _settle(prefix: Key, loc: Sequence[int | str], known: KnownKeys) -> tuple[Ke
     """
     key = prefix
     for position, part in enumerate(loc):
-        annotation = _value_type(key, known)
+        annotation = value_type(key, known)
         if isinstance(part, int) or (annotation is not None and not _is_table(annotation)):
             tail = loc[position:]
             item = next((place for place, step in enumerate(tail) if isinstance(step, int)), None)
@@ -157,7 +157,7 @@ def keys_of(model: type[BaseModel], prefix: Key = ()) -> dict[Key, Any]:
     return keys
 
 
-def _value_type(key: Key, known: KnownKeys) -> Any:
+def value_type(key: Key, known: KnownKeys) -> Any:
     """Type of the value under `key`, also for an entry of a table with free names; None: no such key."""
     if key in known:
         return known[key]
@@ -301,7 +301,7 @@ class Environment:
             return dict[str, Any]
         if key[:1] + key[2:] == ("connectors", "type"):
             return str
-        return _value_type(key, known)
+        return value_type(key, known)
 
 
 def read_toml(path: Path) -> Table:

@@ -28,17 +28,22 @@ from connectors.autotask_hosts import find_host
 from connectors.autotask_notes import DESCRIPTION_LENGTH, Notes, known
 from connectors.autotask_settings import THREADS, AutotaskSettings
 from connectors.base import (
+    Choice,
     Connector,
     ConnectorContext,
     Finding,
     Misconfigured,
     NameOrId,
     Progress,
+    Question,
     Rejected,
     TemplatePart,
     Unavailable,
 )
+from connectors.questions import PRIORITIES
 
+#: Ticket fields whose picklists hold what a setting may say.
+PICK_LISTS = {"queue": "queueID", "status": "status", "closed_status": "status", "priorities": "priority"}
 #: Length where the tenant names none, from field information of live tenants.
 TITLE_LENGTH = 255
 
@@ -79,6 +84,28 @@ class Autotask(Connector):
 
     def close(self) -> None:
         self.api.close()
+
+    @classmethod
+    def questions(cls) -> Sequence[Question]:
+        return (
+            Question("username", "API user", "User name (key) of an API-only user, with its domain."),
+            Question("secret", "Its secret"),
+            Question("integration_code", "Integration code", "The user's tracking identifier, 27 characters."),
+            Question("queue", "Queue of new tickets", otherwise="left to Autotask", choices=True),
+            Question("status", "Status of new tickets", choices=True),
+            Question("closed_status", "Status of finished tickets", choices=True),
+            Question("default_company", "Company for organizations without one of their own", choices=True),
+            *PRIORITIES,
+        )
+
+    def choices(self, key: str) -> Sequence[Choice] | None:
+        if key == "default_company":
+            return [Choice(company.id, company.name) for company in self.companies()]
+        name = PICK_LISTS.get(key.partition(".")[0])
+        field = self.catalog.ticket_fields().get(name) if name else None
+        if field is None:
+            return None
+        return [Choice(str(choice.id), choice.label) for choice in field.choices if choice.active]
 
     def parts(self) -> Sequence[TemplatePart]:
         """The limits are the tenant's own, asked for once; while it cannot be asked, the documented ones."""

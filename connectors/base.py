@@ -30,6 +30,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkabl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from bridge.models import Agent, Company, Note, Notice, Organization, Ticket, TicketRef, TicketState
+from connectors.questions import Choice, Question, required_questions
 from connectors.quiet_windows import Maintenance, Quiet
 
 
@@ -302,6 +303,18 @@ class Connector(ABC):
         self.context = context
         # Subclasses narrow: self.settings: MySettings = settings
 
+    @classmethod
+    def questions(cls) -> Sequence[Question]:
+        """What `init` asks a person who sets this connector up; by default the settings that must be given."""
+        return required_questions(cls.settings_class)
+
+    def choices(self, key: str) -> Sequence[Choice] | None:
+        """What the ticket system offers for the setting `key` of a question; None: any answer may be right.
+
+        Settings that are asked later are not known yet. Outcomes pass through.
+        """
+        return None
+
     @abstractmethod
     def parts(self) -> Sequence[TemplatePart]:
         """The texts of a ticket, with their template files and limits. May ask the ticket system for its own limits."""
@@ -420,6 +433,7 @@ class Notifier(Protocol):
 
 __all__ = [
     "Agent",
+    "Choice",
     "Connector",
     "ConnectorContext",
     "ConnectorSettings",
@@ -436,6 +450,7 @@ __all__ = [
     "Progress",
     "ProxyUrl",
     "PsaSettings",
+    "Question",
     "Rejected",
     "SettingsModel",
     "TemplatePart",

@@ -17,6 +17,7 @@ import structlog
 
 from bridge.models import Company, Note, Organization, Ticket, TicketRef, TicketState
 from connectors.base import (
+    Choice,
     Connector,
     ConnectorContext,
     Finding,
@@ -24,6 +25,7 @@ from connectors.base import (
     NameOrId,
     OutcomeUnknown,
     Progress,
+    Question,
     Rejected,
     TemplatePart,
     Unavailable,
@@ -34,6 +36,7 @@ from connectors.connectwise_hosts import attach_host
 from connectors.connectwise_lookup import Entry, Lookup
 from connectors.connectwise_settings import CUSTOM_FIELD, ConnectWiseSettings, hosted_hint, is_hosted
 from connectors.connectwise_tickets import Tickets
+from connectors.questions import PRIORITIES
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +78,36 @@ class ConnectWise(Connector):
         self.lookup = Lookup(self.api, clock)
         self._companies = Companies(self.api, clock)
         self._tickets = Tickets(self.api, self.lookup, settings)
+
+    @classmethod
+    def questions(cls) -> Sequence[Question]:
+        return (
+            Question("url", "Site", default="https://api-na.myconnectwise.net"),
+            Question("company_id", "Company ID", "What people type in as company when they log in."),
+            Question("public_key", "Public key", "Of an API member: System > Members > API Members > API Keys."),
+            Question("private_key", "Private key"),
+            Question("client_id", "Client ID", "Of your integration, from developer.connectwise.com."),
+            Question("board", "Service board of new tickets", choices=True),
+            Question("status", "Status of new tickets", otherwise="the board's default", choices=True),
+            Question("closed_status", "Status of finished tickets", otherwise="the board's first", choices=True),
+            Question("default_company", "Company for organizations without one of their own", choices=True),
+            *PRIORITIES,
+        )
+
+    def choices(self, key: str) -> Sequence[Choice] | None:
+        settings, lookup = self.settings, self.lookup
+        if key == "default_company":
+            return [Choice(company.id, company.name) for company in self.companies()]
+        if key == "board":
+            entries = lookup.boards()
+        elif key in ("status", "closed_status"):
+            entries = lookup.statuses(lookup.board(settings.board))
+            entries = [entry for entry in entries if entry.closed == (key == "closed_status")]
+        elif key.startswith("priorities."):
+            entries = lookup.priorities()
+        else:
+            return None
+        return [Choice(str(entry.id), entry.name, entry.default) for entry in entries]
 
     def parts(self) -> Sequence[TemplatePart]:
         return (

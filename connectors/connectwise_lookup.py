@@ -99,13 +99,20 @@ class Lookup:
             self._cached.clear()
 
     def board(self, value: NameOrId) -> Entry:
+        return self.resolve("board", value, self._board_path())
+
+    def boards(self) -> list[Entry]:
+        """The active ones."""
+        return self._entries(self._board_path())
+
+    def _board_path(self) -> str:
         # The info listing needs the right to see tickets only, /service/boards that to the setup tables.
         path = "/service/info/boards"
         try:
             self._entries(path)
         except Misconfigured:
             path = "/service/boards"
-        return self.resolve("board", value, path)
+        return path
 
     def status(self, setting: str, value: NameOrId, board: Entry) -> Entry:
         return self.resolve(setting, value, f"/service/boards/{board.id}/statuses", f" on board “{board.name}”")
@@ -138,6 +145,10 @@ class Lookup:
 
     def priority(self, value: NameOrId) -> Entry:
         return self.resolve("priorities", value, _PRIORITIES)
+
+    def priorities(self) -> list[Entry]:
+        """The active ones, in their order."""
+        return self._entries(_PRIORITIES)
 
     def default_priority(self) -> Entry | None:
         """What ConnectWise gives tickets that ask for none."""

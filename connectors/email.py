@@ -24,6 +24,7 @@ from connectors.base import (
     Held,
     Misconfigured,
     Progress,
+    Question,
     Rejected,
     TemplatePart,
     Unavailable,
@@ -73,6 +74,18 @@ class Email(Connector):
         self._mailing = Mailing(self._server, settings.sender, settings.on_unknown, self._round)
         self._tokens: TokenSource | None = None
         self._tokens_lock = threading.Lock()
+
+    @classmethod
+    def questions(cls) -> Sequence[Question]:
+        return (
+            Question("host", "Mail server", "A name such as smtp.example.com."),
+            Question("port", "Its port"),
+            Question("security", "Encryption", "starttls, tls, or none to a relay on this machine."),
+            Question("username", "User name", "Of a mailbox that may send.", otherwise="no log-in"),
+            Question("password", "Password", only_with="username"),
+            Question("sender", "Sender's address"),
+            Question("recipients", "Recipients", "Addresses, with commas between them."),
+        )
 
     def parts(self) -> Sequence[TemplatePart]:
         return (

@@ -116,7 +116,7 @@ class Connection(Wire):
         super().__init__(until)
         self.server = server
         self.greeted = False
-        self._secrets = [secret] if secret else []
+        self.secrets = [secret] if secret else []
         self._in_mail = False
 
     def open(self) -> None:
@@ -187,6 +187,7 @@ class Connection(Wire):
         if code != 354:
             raise self._refusal(code, text)
         self._in_mail = True
+        self.said(f"a mail of {len(payload)} bytes")
         self.send(re.sub(rb"(?m)^\.", b"..", payload))
         if self.spoke_unasked():
             refusal = self._refusal(*self.getreply())
@@ -298,7 +299,7 @@ class Connection(Wire):
 
     def _refusal(self, code: int, text: bytes) -> Refusal:
         # Redacted before it is shortened: half a secret would not be recognized.
-        sentence = redact(one_line(text.decode("utf-8", "replace")), self._secrets)
+        sentence = redact(one_line(text.decode("utf-8", "replace")), self.secrets)
         if len(sentence) > _SENTENCE_LIMIT:
             sentence = sentence[:_SENTENCE_LIMIT] + "…"
         return Refusal(code, f"{code} {sentence}".rstrip())

@@ -17,7 +17,7 @@ from connectors.base import OutcomeUnknown, Unavailable
 from connectors.email_message import one_line
 from connectors.email_smtp import WrongSetting
 from connectors.http import Answer, HttpSession, Intent
-from connectors.redaction import redact
+from connectors.redaction import learn, redact
 
 SCOPE = "https://outlook.office365.com/.default"
 #: Seconds before a token's end from which on it is no longer used.
@@ -86,6 +86,7 @@ class TokenSource:
             lifetime = 0.0
         if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
             raise Unavailable("no access token: the token endpoint's answer holds none; check token_url")
+        learn(token)
         self._token, self._until = token, self._clock() + lifetime - MARGIN
 
     def _explain(self, answer: Answer) -> str:

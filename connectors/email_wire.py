@@ -14,10 +14,20 @@ import ssl
 import time
 from typing import Any
 
+import structlog
+
+from connectors.redaction import redact
+
+log = structlog.get_logger()
+
 #: Bytes of one answer; more is not an answer.
 REPLY_LIMIT = 64 * 1024
 #: Bytes handed to the socket at once, so that the deadline is looked at in between.
 _CHUNK = 16 * 1024
+#: Commands whose arguments tell nobody anything secret.
+_PLAIN_COMMANDS = frozenset({"EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "QUIT", "STARTTLS"})
+#: Most characters of an answer that are logged.
+_LOGGED = 300
 _REPLY_LINE = re.compile(rb"([2-5][0-9]{2})([ -]?)(.*)", re.DOTALL)
 
 
@@ -35,6 +45,22 @@ class Wire(smtplib.SMTP):
         super().__init__(local_hostname="localhost")
         self.until = until
         self._unread = bytearray()
+        #: Kept out of what is logged; commands that log in are masked as a whole besides.
+        self.secrets: list[str] = []
+        self._step, self._step_at = "connect", time.monotonic()
+
+    def putcmd(self, cmd: str, args: str = "") -> None:
+        """As smtplib's; `said` is called for it."""
+        verb, _, rest = f"{cmd} {args}".strip().partition(" ")
+        if verb.upper() in _PLAIN_COMMANDS:
+            self.said(f"{verb.upper()} {rest}".strip())
+        else:
+            self.said(f"AUTH {rest.partition(' ')[0]} ***" if verb.upper() == "AUTH" else "***")
+        super().putcmd(cmd, args)
+
+    def said(self, step: str) -> None:
+        """What is being said now, for the log; the next answer belongs to it."""
+        self._step, self._step_at = step, time.monotonic()
 
     def send(self, s: Any) -> None:
         """Sends all of `s`. Raises `Lost`; then the last byte of `s` was certainly not sent."""
@@ -58,7 +84,9 @@ class Wire(smtplib.SMTP):
                 raise self.lost("gave an answer that is not SMTP")
             lines.append(match[3].strip())
             if match[2] != b"-":
-                return int(match[1]), b"\n".join(lines)
+                code, text = int(match[1]), b"\n".join(lines)
+                self._log(code=code, answer="" if code == 334 else text.decode("utf-8", "replace"))
+                return code, text
 
     def ready_socket(self) -> socket.socket:
         """The socket, its time-out set to what is left."""
@@ -91,6 +119,7 @@ class Wire(smtplib.SMTP):
         return True
 
     def lost(self, what: str) -> Lost:
+        self._log(problem=what)
         self.close()
         return Lost(what)
 
@@ -98,6 +127,16 @@ class Wire(smtplib.SMTP):
         if isinstance(error, TimeoutError):
             return self.lost("did not answer in time")
         return self.lost(f"broke the connection ({error.strerror or type(error).__name__})")
+
+    def _log(self, code: int | None = None, answer: str = "", problem: str | None = None) -> None:
+        log.debug(
+            "mail dialogue",
+            said=redact(self._step, self.secrets),
+            code=code,
+            answer=redact(answer, self.secrets)[:_LOGGED],
+            problem=problem,
+            ms=round((time.monotonic() - self._step_at) * 1000),
+        )
 
     def _line(self) -> bytes:
         while (end := self._unread.find(b"\n")) < 0:

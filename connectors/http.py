@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import requests
+import structlog
 from requests.utils import get_environ_proxies, select_proxy
 
 from connectors import lenient_json
@@ -22,6 +25,11 @@ from connectors.base import Misconfigured
 from connectors.deadline import DeadlineAdapter, attempt
 from connectors.redaction import redact
 from connectors.verdicts import LONGEST_RETRY_AFTER, Answer, Intent, TooLong, Verdicts, retry_after_seconds
+
+log = structlog.get_logger()
+
+#: Parameters of a query whose values are never logged, whoever chose them.
+_SECRET_PARAMETER = re.compile(r"key|token|secret|password|passwd|pwd|auth|sig|code|credential", re.IGNORECASE)
 
 __all__ = [
     "LONGEST_RETRY_AFTER",
@@ -119,6 +127,7 @@ class HttpSession:
         proxies = self._proxies(url, parts)
         what = f"{method} {parts.netloc}{parts.path or '/'}"
         self._before_request()
+        started = time.monotonic()
         failure: Exception | None = None
         answer: Answer | None = None
         with attempt(self.timeout, self._before_send, self._deliver_within) as sending:
@@ -140,6 +149,16 @@ class HttpSession:
             # Everything: a library's surprise after a create was sent must end as "in doubt", never as a plain crash.
             except Exception as error:
                 failure = error
+        log.debug(
+            "request",
+            system=self.name,
+            method=method,
+            url=self._shown(parts, params),
+            status=answer.status if answer else None,
+            problem=type(failure).__name__ if failure else None,
+            ms=round((time.monotonic() - started) * 1000),
+            bytes=answer.size if answer else None,
+        )
         # Raised out here, so that no library's exception, which knows the request and its headers, hangs on to it.
         if sending.stopped:
             raise sending.stopped
@@ -155,6 +174,13 @@ class HttpSession:
     def close(self) -> None:
         """Gives up idle connections."""
         self._session.close()
+
+    def _shown(self, parts: SplitResult, params: Mapping[str, str | int] | None) -> str:
+        """The address for the log, without what may be a secret in its query."""
+        query = [*parse_qsl(parts.query, keep_blank_values=True), *(params or {}).items()]
+        masked = [(name, "***" if _SECRET_PARAMETER.search(name) else value) for name, value in query]
+        shown = f"{parts.scheme}://{parts.netloc}{parts.path}"
+        return self._verdicts.told(f"{shown}?{urlencode(masked, safe='*,/:', errors='replace')}" if masked else shown)
 
     def _checked(self, url: str) -> SplitResult:
         parts = split_url(url)
@@ -218,6 +244,7 @@ class HttpSession:
             headers=response.headers,
             text=_decode(bytes(body), response.encoding),
             json=_parse(bytes(body)),
+            size=len(body),
         )
 
 

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 
 #: Shorter secrets are left alone: replacing them would shred every sentence, and the gaps would spell them out.
 SHORTEST_SECRET = 4
+#: Most secrets that are remembered of those that no configuration holds; the oldest go first.
+LEARNED_KEPT = 4
+
+_learned: deque[str] = deque(maxlen=LEARNED_KEPT)
+
+
+def learn(secret: str) -> None:
+    """Remembers a secret that was learned while running, such as an access token, for what is logged from now on."""
+    if secret not in _learned:
+        _learned.append(secret)
+
+
+def learned() -> tuple[str, ...]:
+    """The newest secrets given to `learn`."""
+    return tuple(_learned)
 
 
 def redact(text: str, secrets: Sequence[str]) -> str:

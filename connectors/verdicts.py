@@ -70,6 +70,8 @@ class Answer:
     headers: Mapping[str, str]
     text: str
     json: Any
+    #: Bytes of the body, unpacked.
+    size: int = 0
 
     @property
     def ok(self) -> bool:

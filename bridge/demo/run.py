@@ -25,6 +25,7 @@ from bridge.demo.connectwise import PretendConnectWise
 from bridge.demo.huntress import PretendHuntress
 from bridge.demo.mailbox import PretendMailbox
 from bridge.demo.webhook_sender import SECRET, WebhookSender
+from bridge.toml_text import toml as toml
 
 #: Seconds between incidents of the demo, after the first few that are there from the start.
 INCIDENT_EVERY = 4.0
@@ -106,26 +107,6 @@ def pretend_world(host: str = "127.0.0.1", ports: tuple[int, int, int, int] = (0
             system.start()
             stack.callback(system.stop)
         yield PretendWorld(huntress, connectwise, autotask, mailbox)
-
-
-def toml(tables: dict[str, Any], path: str = "") -> str:
-    """Plain data as TOML."""
-    plain = {key: value for key, value in tables.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {_value(value)}" for key, value in plain.items()]
-    for key, value in tables.items():
-        if isinstance(value, dict):
-            name = key if key.replace("_", "").isalnum() else json.dumps(key)
-            lines += ["", f"[{path}{name}]", toml(value, f"{path}{name}.")]
-    return "\n".join(lines)
-
-
-def _value(value: Any) -> str:
-    """JSON's strings, numbers and arrays are TOML's too; its objects are not."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
-    return json.dumps(value)
 
 
 def free_port(preferred: int) -> int:

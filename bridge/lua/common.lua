@@ -265,6 +265,10 @@ end
 
 -- The poller's safety net: what has something to do, and has no owner, must be scheduled.
 local function heal(connector, report)
+  local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'created_at', 'kind')
+  if (its[1] == 'pending' or its[1] == 'creating') and its[2] and its[3] ~= 'quiet' then -- written by a version that kept no such set
+    redis.call('ZADD', P .. 'waiting:' .. connector, 'NX', its[2], report)
+  end
   if unfinished(connector, report) and redis.call('HEXISTS', delivery_key(connector, report), 'owner') == 0
     and not redis.call('ZSCORE', P .. 'due:' .. connector, report)
     and not redis.call('ZSCORE', P .. 'ready:' .. connector, report) then

@@ -47,6 +47,9 @@ elseif change.state then
   end
 end
 
+-- What quiet hours hold back waits because somebody wanted that; it is not late before they end.
+if change.kind == 'quiet' then redis.call('ZREM', P .. 'waiting:' .. connector, report) end
+
 -- What came up during this turn need not wait for what the turn left for later.
 if change.waiting then
   local left = {}

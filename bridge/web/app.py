@@ -26,6 +26,7 @@ from bridge.web import (
     status,
 )
 from bridge.web.guard import PUBLIC, Guard
+from bridge.web.metrics import metrics
 from bridge.web.sessions import ToldInterface
 from bridge.web.site import Site
 from bridge.web.times import ago, lasted
@@ -42,7 +43,7 @@ MENU = (
     ("activity.show", "Activity"),
 )
 #: Answered without a look at Redis first.
-WITHOUT_REDIS = PUBLIC | {"status.show"}
+WITHOUT_REDIS = PUBLIC | {"status.show", "metrics.show"}
 STATIC = Path(__file__).parent / "static"
 
 
@@ -56,6 +57,7 @@ def create_app(runtime: Runtime) -> Flask:
     guard = Guard(app, site)
     app.session_interface = ToldInterface(site.sessions)
     app.register_blueprint(webhooks(runtime, site.asked_first, site.refusals))
+    app.register_blueprint(metrics(site))
     app.register_blueprint(login.blueprint(site, guard))
     for page in (status, overview, deliveries, organizations, previews, connectors, quarantine, activity):
         app.register_blueprint(page.blueprint(site))

@@ -199,5 +199,5 @@ def test_the_pretend_world_writes_a_configuration_with_its_secrets_in_files(tmp_
     assert tables["connectors"].keys() == {"psa", "desk", "oncall"}
     text = json.dumps(tables)
     secrets = {path.read_text().strip() for path in (tmp_path / "secrets").iterdir()}
-    assert len(secrets) == 7
+    assert len(secrets) == 9
     assert not [secret for secret in secrets if secret in text]

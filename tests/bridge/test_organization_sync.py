@@ -149,7 +149,7 @@ def test_added_renamed_and_removed_are_told_by_id() -> None:
 def test_the_first_look_has_nothing_to_compare_with(ground: Ground) -> None:
     with capture_logs() as logs:
         assert ground.sync.sync() == Changes()
-    assert [line["event"] for line in logs] == ["organizations listed for the first time"]
+    assert [line["event"] for line in logs if line["event"] != "request"] == ["organizations listed for the first time"]
     assert {one.name for one in ground.remembered().values()} == {"Acme", "Binford", "Cyberdyne"}
 
 
@@ -166,7 +166,7 @@ def test_every_change_is_logged_once(ground: Ground, huntress: PretendHuntress, 
     assert events(logs) == [("organization added", 4), ("organization renamed", 2), ("organization removed", 3)]
     with capture_logs() as logs:
         assert ground.sync.sync() == Changes()
-    assert logs == []
+    assert {line["event"] for line in logs} == {"request"}
 
 
 @pytest.mark.parametrize("broken", ["status", "garbled"])

@@ -39,6 +39,7 @@ from connectors.base import (
 )
 from connectors.email import Email, EmailSettings
 from connectors.email_message import Message, address
+from connectors.redaction import learned
 
 A, B, C = "a@example.com", "b@example.com", "c@example.com"
 REFERENCE = "huntress-7-101"
@@ -774,6 +775,7 @@ def test_xoauth2_fetches_one_token_for_many_mails(tokens: PretendTokens) -> None
         mail.close()
         assert len(box.messages) == 2
         assert len(tokens.requests_to("/token")) == 1
+    assert tokens.token in learned(), "or a log could show it"
 
 
 @pytest.mark.parametrize("lifetime", [300, "299", None])

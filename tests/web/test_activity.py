@@ -81,7 +81,7 @@ def test_what_people_and_proxies_say_is_inert(open_door: Callable[..., Door]) ->
     assert "<b>" not in text
     assert "&lt;b&gt;kim" in text
     assert "onmouseover='x" not in text
-    cell = re.findall(r'data-label="Particulars">(.*?)</td>', text)[0]
+    cell = re.findall(r'data-label="Particulars"><span>(.*?)</td>', text)[0]
     assert not re.search(r"[\u202e\x1b]", cell)
 
 
