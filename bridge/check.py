@@ -66,6 +66,8 @@ def advice(settings: Settings) -> Iterator[str]:
             f"alerts.connectors: {name} alone carries notices, and it is a destination too, so nobody is told when "
             f"{name} itself is paused; name a second one, or let an uptime monitor ask /status"
         )
+    if settings.web.problem():
+        yield f"`run` and `web` do not start: {settings.web.problem()}"
 
 
 def check_online(settings: Settings) -> list[Finding]:

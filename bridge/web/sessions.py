@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import redis
-from flask import Flask, Request, Response, g
+from flask import Flask, Request, Response, g, request
 from flask.sessions import SessionInterface, SessionMixin
 
 from bridge.idempotency import IdempotencyStore
@@ -143,7 +143,8 @@ class Told(dict[str, Any], SessionMixin):
     def _load(self) -> None:
         if not self._asked:
             self._asked = True
-            if g.get("person") is not None and g.get("browser"):
+            # A page that refreshes itself must not take what is meant for the one that a person comes to next.
+            if g.get("person") is not None and g.get("browser") and "X-Live" not in request.headers:
                 waiting = self._sessions.told(g.browser)
                 if waiting:
                     self["_flashes"] = waiting

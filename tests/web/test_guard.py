@@ -172,6 +172,10 @@ def test_where_nobody_logs_in_a_proxy_opens_the_page_to_nobody(open_door: Callab
         ask = lambda method, path, name=name: door.browser().ask(method, path, headers={name: "x"})  # noqa: E731
         assert unlike(guarded(door), METHODS, ask, {403}) == [], name
     assert door.browser().get("/healthz", headers={"X-Forwarded-For": "x"}).status_code == 200
+    webhook = door.browser().ask(
+        "POST", "/webhooks/huntress", headers={"X-Forwarded-For": "x"}, base="http://hooks.test"
+    )
+    assert "[webhooks] secret is empty" in webhook.text, "events come through a proxy, under its name"
 
 
 def test_parts_of_the_page_are_not_embedded_elsewhere(open_door: Callable[..., Door]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import flash
 
 from bridge.web.attempts import FREE, LONGEST_WAIT, REMEMBERED, TOGETHER
 from bridge.web.login import local_path
@@ -300,3 +301,18 @@ def test_log_ins_are_written_down_and_no_password_is(door: Door, capsys: pytest.
     assert "action='log in'" in logged
     assert WRONG not in logged
     assert PASSWORD not in logged
+
+
+def test_what_an_action_says_is_shown_once_and_to_its_person_alone(door: Door, person: Browser) -> None:
+    def act() -> str:
+        flash("Retried <b>psa</b>. " + "A long sentence. " * 500, "done")
+        return ""
+
+    door.app.add_url_rule("/act", "act", act, methods=["POST"])
+    other = door.browser()
+    other.log_in()
+    assert person.post("/act").status_code == 200
+    for browser, headers in ((other, {}), (person, {"X-Live": "1"})):
+        assert "Retried" not in browser.get("/activity", headers=headers).text
+    assert 'role="status">Retried &lt;b&gt;psa&lt;/b&gt;. A long' in person.get("/activity").text
+    assert "Retried" not in person.get("/activity").text

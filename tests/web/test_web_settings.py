@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bridge.check import advice
 from bridge.demo.run import toml
 from bridge.settings import ConfigurationError, Settings, load
 from bridge.web.server import WebServer
@@ -61,6 +62,12 @@ def test_these_may_not(loaded: Callable[..., Settings], web: dict[str, Any], why
     assert problem.startswith(why)
     for key in ("web.password_file", "web.trusted_proxy_header", "web.trusted_proxies"):
         assert key in problem, "it says what to set"
+
+
+def test_the_check_says_so_before(loaded: Callable[..., Settings]) -> None:
+    [told] = advice(loaded(host="0.0.0.0"))
+    assert told.startswith("`run` and `web` do not start: web.host is 0.0.0.0")
+    assert list(advice(loaded())) == []
 
 
 def test_the_page_does_not_start_without_a_log_in(open_door: Callable[..., Door]) -> None:
