@@ -122,7 +122,7 @@ class Reading:
         pipeline = self.client.pipeline(transaction=False)
         pipeline.time()
         pipeline.hget(self.key("meta"), "born_at")
-        pipeline.zrangebyscore(self.key("changed"), round(moment * 1000), "+inf")
+        pipeline.zrangebyscore(self.key("changed"), int(moment * 1000), "+inf")
         time, born_at, members = pipeline.execute()
         now = self._at(time)
         born = seconds(born_at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
@@ -77,8 +78,8 @@ def test_what_waits_and_for_how_long(stage: Stage, psa: Psa) -> None:
 
 
 def test_what_quiet_hours_hold_back_is_not_late(make: MakeStage) -> None:
-    whole_day = {"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "from": "00:00", "to": "24:00"}
-    stage = make("psa", quiet=[whole_day], **{"except": "critical"})
+    start, end = (f"{datetime.now(UTC) + timedelta(hours=hours):%FT%T}" for hours in (-1, 1))
+    stage = make("psa", maintenance=[{"from": start, "to": end}])
     stage.report(1)
     stage.work()
     stage.report(1)  # a poll
