@@ -36,6 +36,8 @@ MOST_REPORTS = 60
 FIRST_REPORT_ID = 1001
 #: Organizations of the demo; the last has no company of its own in the ticket systems.
 ORGANIZATIONS = 5
+#: A company of ConnectWise that may be the last organization: for a person to say.
+RESEMBLING = (30, "ORG5LTD", f"Organization {ORGANIZATIONS} Ltd")
 
 
 @dataclass
@@ -93,7 +95,11 @@ def pretend_world(host: str = "127.0.0.1", ports: tuple[int, int, int, int] = (0
             huntress.agents[number] = scenario.agent(number, (number - 1) % ORGANIZATIONS + 1)
         known = list(huntress.organizations.values())[:-1]
         connectwise = PretendConnectWise(
-            companies=[(1, "Catchall", "Catchall"), *((10 + n, f"ORG{n}", o["name"]) for n, o in enumerate(known))],
+            companies=[
+                (1, "Catchall", "Catchall"),
+                *((10 + n, f"ORG{n}", o["name"]) for n, o in enumerate(known)),
+                RESEMBLING,
+            ],
             host=host,
             port=ports[1],
         )
@@ -137,8 +143,10 @@ def run_demo(seconds: float | None) -> int:
             "poll": {"interval": 1},
             "web": {"port": port},
             "webhooks": {"secret": SECRET},
+            "organizations": {"file": f"{folder}/organizations.csv"},
             **world.tables(),
         }
+        Path(folder, "organizations.csv").write_text("organization_id,connector,company\n", encoding="utf-8")
         path = Path(folder) / "bridge.toml"
         path.write_text(toml(tables), encoding="utf-8")
         path.chmod(0o600)
@@ -150,7 +158,7 @@ def run_demo(seconds: float | None) -> int:
             process.start()
             world.sender = WebhookSender(f"http://127.0.0.1:{port}/webhooks/huntress")
             click.echo("Pretend Huntress, ConnectWise, Autotask and mailbox on loopback; the bridge runs between them.")
-            click.echo(f"status: http://127.0.0.1:{port}/status     end with ctrl-C")
+            click.echo(f"page: http://127.0.0.1:{port}/     end with ctrl-C")
             try:
                 _show(world, process, stop, None if seconds is None else time.monotonic() + seconds)
             finally:

@@ -11,6 +11,7 @@ from flask import Blueprint, render_template
 from bridge.models import Delivery, ReportKey, report_key
 from bridge.plain import plain_text
 from bridge.runtime import Runtime
+from bridge.text import one_line
 from bridge.ticket_view import make_view
 from bridge.web.delivery_outlook import HANDLEABLE, RETRIABLE, Moment, Outlook, outlook, timeline
 from bridge.web.delivery_rows import Names, Row, rows
@@ -101,7 +102,8 @@ def add_to(pages: Blueprint, site: Site, names: Names) -> Callable[[ReportKey, s
         try:
             return show(key, connector)
         except LookupError:
-            text = f"There is no delivery of a report {report[:40]} to {connector[:40]}, or not any more."
+            named, where = one_line(report)[:40], one_line(connector)[:40]
+            text = f"There is no delivery of a report {named} to {where}, or not any more."
             return render_template("problem.html", title="No such delivery", text=text), 404
 
     return show

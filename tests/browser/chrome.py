@@ -12,12 +12,13 @@ from importlib import resources
 from typing import Any, Literal, cast
 from urllib.parse import urljoin, urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, Response, expect, sync_playwright
 
 Scheme = Literal["light", "dark"]
 DESKTOP, PHONE = (1280, 900), (390, 844)
 #: Time-out of anything waited for, in milliseconds; a full test run leaves a browser little of two cores.
 PATIENCE = 20_000
+expect.set_options(timeout=PATIENCE)
 #: Chromium is to do what a page asks, and nothing on its own account.
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -104,7 +105,10 @@ class Window:
         """Fails when something was wrong that was not expected, or the reverse."""
         strange = [each for each in self.problems if not any(re.search(wanted, each) for wanted in self.expected)]
         missing = [wanted for wanted in self.expected if not any(re.search(wanted, each) for each in self.problems)]
-        assert (strange, missing) == ([], [])
+        if strange or missing:
+            raise AssertionError(
+                "; ".join([*strange, *(f"expected, and it did not happen: {each}" for each in missing)])
+            )
 
     def _watch(self) -> None:
         self.page.on("console", self._console)
