@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import redis
@@ -68,9 +68,16 @@ def advice(settings: Settings) -> Iterator[str]:
         )
 
 
-def check_online(settings: Settings) -> list[Finding]:
-    """Tries Redis, the source's credentials, and every connector's credentials, names and companies."""
+def check_online(
+    settings: Settings, watched: Callable[[Sequence[str]], Iterable[str]] = lambda steps: steps
+) -> list[Finding]:
+    """Tries Redis, the source's credentials, and every connector's credentials, names and companies.
+
+    `watched` passes on the names of what is tried, each when it begins.
+    """
     findings: list[Finding] = []
+    steps = iter(watched(["huntress", *settings.connectors]))
+    next(steps)
     with _budget(settings, findings) as budget:
         findings += _check_source(settings, budget)
     try:
@@ -78,9 +85,9 @@ def check_online(settings: Settings) -> list[Finding]:
         connectors = make_connectors(settings)
     except ConfigurationError:
         return findings  # said by the check off line
-    for name, connector in connectors.items():
-        findings += _check_connector(connector, companies, name)
-        connector.close()
+    for name in steps:
+        findings += _check_connector(connectors[name], companies, name)
+        connectors[name].close()
     return findings
 
 

@@ -300,11 +300,13 @@ def _rehearse(settings: Settings) -> int:
 def check(online: bool) -> int:
     """Reads the configuration and renders every template on samples; finds every mistake at once."""
     from bridge.check import advice, check_offline, check_online
+    from bridge.progress import Meter
 
     settings = _settings(source=True, connectors=True)
     findings = list(check_offline(settings))
     if online:
-        findings += check_online(settings)
+        with Meter("check", "systems") as meter:
+            findings += check_online(settings, meter.each)
     for finding in findings:
         click.echo(_clean(f"{finding.setting}: {finding.message}"))
     for sentence in advice(settings):
@@ -431,6 +433,7 @@ def healthcheck(role: str | None) -> int:
 def retry(report: ReportKey | None, connector: str | None, state: str | None) -> int:
     """Makes deliveries due now; what is in doubt is only looked up, what is created is left."""
     from bridge.models import DeliveryState
+    from bridge.progress import Meter
 
     settings = _settings()
     if connector is not None:
@@ -446,8 +449,9 @@ def retry(report: ReportKey | None, connector: str | None, state: str | None) ->
             for delivery in runtime.store.deliveries(states)
             if report in (None, delivery.report_id) and connector in (None, delivery.connector)
         ]
-        for delivery in fitting:
-            runtime.store.retry(delivery.report_id, delivery.connector)
+        with Meter("retry", "deliveries") as meter:
+            for delivery in meter.each(fitting):
+                runtime.store.retry(delivery.report_id, delivery.connector)
         for name in {delivery.connector for delivery in fitting}:
             runtime.store.probe_now(name)
     if not fitting:
