@@ -316,6 +316,9 @@ def list_reports(organization: int | None, as_json: bool) -> int:
         routes = make_routes(settings, runtime.store, pin=False)
         chosen = ReportSource.chosen(source, settings, runtime.store)
         scopes = chosen.scopes(organization, [id for id in sorted(names) if routes.serves(id)])
+        if chosen.by_organization:
+            meter.unit = "listings"
+            meter.expects(len(scopes))
         half = max(1, settings.huntress.requests_per_minute // 2)
         if len(scopes) > half:
             _say(f"{len(scopes)} organizations are listed one by one, which takes about {len(scopes) // half} minutes")

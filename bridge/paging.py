@@ -34,7 +34,8 @@ def pages(
 ) -> Iterator[list[Any]]:
     """Items of one page after the other, each id once. `fetch` gets a request's parameters and returns its JSON.
 
-    `came` is told of each page how many items it has, and how many pages there are, where the answer says so. Items without a usable id are passed on as they are.
+    `came` is told of each page how many items it has, and how many pages there are, where the answer says so. Items
+    without a usable id are passed on as they are.
     """
     first: dict[str, str | int] = {**filters, "limit": PAGE_SIZE}
     place: dict[str, str | int] = {}

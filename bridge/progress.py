@@ -43,6 +43,7 @@ class Meter:
         self._stream = stream or sys.stderr
         self._clock = clock
         self._began = clock()
+        self._expected = False
         self._said_at: float | None = None
         self._bar = _bar(self._stream) if self._stream.isatty() else None
         self._task = self._bar.add_task(what, total=total, state="") if self._bar else None
@@ -70,11 +71,17 @@ class Meter:
         if self._bar:
             self._bar.stop()
 
+    def expects(self, total: int) -> None:
+        """So many are still to come, whatever `moves` is told."""
+        self.total = self.done + total
+        self._expected = True
+
     def moves(self, items: int = 0, total: int | None = None) -> None:
         """One more is done; it held so many items. `total`: how many there are, when that has become known."""
         self.done += 1
         self.items += items
-        self.total = total or self.total
+        if not self._expected:
+            self.total = total or self.total
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self.done, total=self.total, state=self.state())
             return
@@ -100,19 +107,19 @@ class Meter:
 
     def state(self) -> str:
         """How far it is, and how long the rest takes, where that can be told."""
-        if self.total and self.done:
-            left = self.seconds / self.done * max(0, self.total - self.done)
+        if self.total and 0 < self.done <= self.total:
+            left = self.seconds / self.done * (self.total - self.done)
             return f"{self._so_far()}, about {_time(left)} left"
         rate = f", {self.items / self.seconds:,.0f} a second" if self.items and self.seconds >= 1 else ""
         return f"{self._so_far()}{rate}"
 
     def _so_far(self) -> str:
-        of = f" of {self.total:,}" if self.total else ""
-        unit = self.unit.removesuffix("s") if (self.total or self.done) == 1 else self.unit
+        of = f" of {self.total:,}" if self.total and self.done <= self.total else ""
+        unit = self.unit.removesuffix("s") if (self.total if of else self.done) == 1 else self.unit
         return f"{self.done:,}{of} {unit}" + (f", {self.items:,} read" if self.items else "")
 
     def _line(self, text: str) -> None:
-        print(one_line(text), file=self._stream, flush=True)  # noqa: T201 - a stream of its own
+        print(one_line(text), file=self._stream, flush=True)
 
 
 def _bar(stream: TextIO) -> Progress:
