@@ -66,22 +66,31 @@ class RedisBudget:
 class CommandBudget:
     """What a command may use of the budget: at most half, also for listings. Who has to wait is told, once a minute."""
 
-    def __init__(self, budget: Budget, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        going: Callable[[], None] = lambda: None,
+    ) -> None:
         self.budget = budget
         self.say = say
+        #: Called when a request may go out.
+        self.going = going
         self.clock = clock
         self._told_at: float | None = None
 
     def acquire(self, kind: Literal["listing", "detail"], wait: float | None = None) -> None:
         """As `RedisBudget.acquire`; `kind` makes no difference."""
         try:
-            return self.budget.acquire("detail", 0)
+            self.budget.acquire("detail", 0)
         except BudgetExhausted as full:
             now = self.clock()
             if self._told_at is None or now - self._told_at >= 60:
                 self._told_at = now
                 self.say(f"waiting: {full}; commands take at most half of it")
-        return self.budget.acquire("detail", wait)
+            self.budget.acquire("detail", wait)
+        self.going()
 
     def penalize(self, seconds: float) -> None:
         self.budget.penalize(seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import redis
@@ -70,9 +70,16 @@ def advice(settings: Settings) -> Iterator[str]:
         yield f"`run` and `web` do not start: {settings.web.problem()}"
 
 
-def check_online(settings: Settings) -> list[Finding]:
-    """Tries Redis, the source's credentials, and every connector's credentials, names and companies."""
+def check_online(
+    settings: Settings, watched: Callable[[Sequence[str]], Iterable[str]] = lambda steps: steps
+) -> list[Finding]:
+    """Tries Redis, the source's credentials, and every connector's credentials, names and companies.
+
+    `watched` passes on the names of what is tried, each when it begins.
+    """
     findings: list[Finding] = []
+    steps = iter(watched(["huntress", *settings.connectors]))
+    next(steps)
     with _budget(settings, findings) as budget:
         findings += _check_source(settings, budget)
     try:
@@ -80,9 +87,9 @@ def check_online(settings: Settings) -> list[Finding]:
         connectors = make_connectors(settings)
     except ConfigurationError:
         return findings  # said by the check off line
-    for name, connector in connectors.items():
-        findings += check_connector(connector, companies, name)
-        connector.close()
+    for name in steps:
+        findings += check_connector(connectors[name], companies, name)
+        connectors[name].close()
     return findings
 
 

@@ -302,11 +302,13 @@ def _rehearse(settings: Settings) -> int:
 def check(online: bool) -> int:
     """Reads the configuration and renders every template on samples; finds every mistake at once."""
     from bridge.check import advice, check_offline, check_online
+    from bridge.progress import Meter
 
     settings = _settings(source=True, connectors=True)
     findings = list(check_offline(settings))
     if online:
-        findings += check_online(settings)
+        with Meter("check", "systems") as meter:
+            findings += check_online(settings, meter.each)
     for finding in findings:
         click.echo(_clean(f"{finding.setting}: {finding.message}"))
     for sentence in advice(settings):
@@ -460,6 +462,7 @@ def diagnostics(output: Path | None, with_reports: bool, with_names: bool) -> in
 def retry(report: ReportKey | None, connector: str | None, state: str | None) -> int:
     """Makes deliveries due now; what is in doubt is only looked up, what is created is left."""
     from bridge.models import DeliveryState
+    from bridge.progress import Meter
     from bridge.retrying import retry_all
 
     settings = _settings()
@@ -472,7 +475,9 @@ def retry(report: ReportKey | None, connector: str | None, state: str | None) ->
             for delivery in runtime.store.deliveries(states)
             if report in (None, delivery.report_id) and connector in (None, delivery.connector)
         ]
-        retry_all(runtime.store, [(delivery.report_id, delivery.connector) for delivery in fitting])
+        pairs = [(delivery.report_id, delivery.connector) for delivery in fitting]
+        with Meter("retry", "deliveries") as meter:
+            retry_all(runtime.store, meter.each(pairs))
     if not fitting:
         click.echo("nothing fits: no delivery that waits, was refused or is held", err=True)
         return 1

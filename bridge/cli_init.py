@@ -160,6 +160,7 @@ def _write(draft: Draft, config: Path) -> Written:
 def _try_out(config: Path, written: Written, asks: bool, test_ticket: bool | None) -> int:
     """Says what was written, and tries it: the check, and a test ticket for each connector."""
     from bridge.check import check_offline, check_online
+    from bridge.progress import Meter
     from bridge.settings import load, secrets
 
     click.echo()
@@ -168,7 +169,8 @@ def _try_out(config: Path, written: Written, asks: bool, test_ticket: bool | Non
         click.echo(f"The former configuration is kept as {written.backup}")
     settings = load(config)
     _known_secrets.extend(secret for secret in secrets(settings) if secret not in _known_secrets)
-    findings = [*check_offline(settings), *check_online(settings)]
+    with Meter("check", "systems") as meter:
+        findings = [*check_offline(settings), *check_online(settings, meter.each)]
     for finding in findings:
         click.echo(_clean(f"{finding.setting}: {finding.message}"))
     click.echo(f"check: {f'{len(findings)} found, see above' if findings else 'all well'}")

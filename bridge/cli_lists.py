@@ -20,23 +20,38 @@ if TYPE_CHECKING:
     from bridge.delivery import Service
     from bridge.huntress import HuntressClient
     from bridge.models import Organization
+    from bridge.progress import Meter
     from bridge.proposals import Proposal
     from bridge.runtime import Runtime
     from bridge.settings import Settings
 
 
 @contextmanager
-def _asking(settings: Settings) -> Iterator[tuple[Runtime, HuntressClient]]:
-    """The source, asked within a command's share of the budget; its errors become sentences and exit codes."""
+def _asking(settings: Settings, what: str) -> Iterator[tuple[Runtime, HuntressClient, Meter]]:
+    """The source, asked within a command's share of the budget; its errors become sentences and exit codes.
+
+    The meter shows how far the listing of `what` is, while a page is waited for.
+    """
     from bridge.budget import CommandBudget
     from bridge.huntress import SourceError, SourceRefused
+    from bridge.progress import Meter
     from bridge.runtime import make_source
 
     with _runtime(settings) as runtime:
-        budget = CommandBudget(runtime.budget, lambda sentence: _say(f"huntress: {sentence}"))
+        meter = Meter(what)
+        budget = CommandBudget(
+            runtime.budget, lambda sentence: meter.says(_clean(f"huntress: {sentence}")), going=meter.goes_on
+        )
         source = make_source(settings, budget)
+
+        def came(items: int, total: int | None) -> None:
+            meter.moves(items, total)
+            meter.rest()
+
+        source.page_came = came
         try:
-            yield runtime, source
+            with meter:
+                yield runtime, source, meter
         except SourceRefused as error:
             _fail("huntress", str(error))
         except SourceError as error:
@@ -81,20 +96,22 @@ def list_organizations(as_json: bool) -> int:
     """
     from bridge import printing_lists as texts
     from bridge.organization_list import places
+    from bridge.progress import Meter
     from bridge.runtime import make_routes
     from connectors.base import Outcome
 
     settings = _settings(source=True)
-    with _asking(settings) as (runtime, source):
+    with _asking(settings, "organizations") as (runtime, source, _):
         found = sorted(source.organizations(), key=lambda organization: organization.id)
         columns = {}
         failed = False
-        for name, service in runtime.services.items():
-            try:
-                columns[name] = places(service, runtime.assembly.companies, found)
-            except Outcome as outcome:
-                _say(f"{name}: {outcome}")
-                failed = True
+        with Meter("companies", "ticket systems") as meter:
+            for name, service in meter.each(runtime.services.items()):
+                try:
+                    columns[name] = places(service, runtime.assembly.companies, found)
+                except Outcome as outcome:
+                    meter.says(_clean(f"{name}: {outcome}"))
+                    failed = True
         served = make_routes(settings, runtime.store, pin=False).serves
         if as_json:
             _write(texts.json_array(texts.organization_rows(found, columns, served)))
@@ -124,7 +141,7 @@ def match_organizations(connector: str, output: Path | None, force: bool) -> int
     _show(connector, settings)
     if output is not None:
         _refuse_output(output, force, settings)
-    with _asking(settings) as (runtime, source):
+    with _asking(settings, "organizations") as (runtime, source, _):
         try:
             found = _proposals(runtime, runtime.services[connector], list(source.organizations()))
         except Outcome as outcome:
@@ -164,12 +181,15 @@ def _refuse_output(output: Path, force: bool, settings: Settings) -> None:
 def _proposals(runtime: Runtime, service: Service, found: list[Organization]) -> list[Proposal]:
     """Raises an `Outcome` when the ticket system cannot be asked."""
     from bridge.organization_list import places, proposals
+    from bridge.progress import Meter
     from bridge.settings import ConfigurationError
 
     companies = service.connector.companies()
     if companies is None:
         raise ConfigurationError([f"connector {service.name} ({service.settings.type}) has no companies to match"])
-    return proposals(found, places(service, runtime.assembly.companies, found), companies)
+    placed = places(service, runtime.assembly.companies, found)
+    with Meter("matching", "organizations") as meter:
+        return proposals(meter.each(found), placed, companies)
 
 
 @command("diff", group=organizations)
@@ -184,7 +204,7 @@ def diff_organizations(accept: bool) -> int:
     from bridge.organization_sync import Changes, whole_list
     from bridge.printing import moment
 
-    with _asking(_settings(source=True)) as (runtime, source):
+    with _asking(_settings(source=True), "organizations") as (runtime, source, _):
         now = whole_list(source, runtime.store)
         baseline = runtime.books.baseline("diff")
         if baseline is None:
@@ -219,7 +239,7 @@ def list_agents(organization: int | None, as_json: bool, as_csv: bool) -> int:
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
-    with _asking(_settings(source=True)) as (_, source):
+    with _asking(_settings(source=True), "agents") as (_, source, _):
         found = source.agents(organization)
         if as_json:
             _write(texts.json_array(map(texts.agent_row, found)))
@@ -244,17 +264,17 @@ def list_memberships(as_json: bool) -> int:
     from bridge import printing_lists as texts
     from bridge.huntress import SourceForbidden, SourceNotFound
 
-    with _asking(_settings(source=True)) as (_, source):
+    with _asking(_settings(source=True), "memberships") as (_, source, meter):
         try:
             found = list(source.memberships())
         except SourceForbidden:
-            _say(
+            meter.says(
                 "Huntress does not show the account's users to this API key (403): it, or the user it belongs to, "
                 "lacks the permission to read users. Nothing else here needs it."
             )
             return 1
         except SourceNotFound:
-            _say(
+            meter.says(
                 "Huntress has no list of users for this API key (404): the API offers it not to every account, and not "
                 "to keys without the permission to read users. Nothing else here needs it."
             )
@@ -288,11 +308,14 @@ def list_reports(organization: int | None, as_json: bool) -> int:
     from bridge.runtime import make_routes
 
     settings = _settings(source=True)
-    with _asking(settings) as (runtime, source):
+    with _asking(settings, "reports") as (runtime, source, meter):
         names = _organizations(runtime, source)
         routes = make_routes(settings, runtime.store, pin=False)
         chosen = ReportSource.chosen(source, settings, runtime.store)
         scopes = chosen.scopes(organization, [id for id in sorted(names) if routes.serves(id)])
+        if chosen.by_organization:
+            meter.unit = "listings"
+            meter.expects(len(scopes))
         half = max(1, settings.huntress.requests_per_minute // 2)
         if len(scopes) > half:
             _say(f"{len(scopes)} organizations are listed one by one, which takes about {len(scopes) // half} minutes")
@@ -300,7 +323,7 @@ def list_reports(organization: int | None, as_json: bool) -> int:
 
         def problem(sentence: str) -> None:
             problems.append(sentence)
-            _say(sentence)
+            meter.says(_clean(sentence))
 
         rows = ((each, names.get(each.organization_id or 0)) for each in chosen.reports(scopes, problem))
         if as_json:

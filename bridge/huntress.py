@@ -140,6 +140,8 @@ class HuntressClient:
         self._base = base_url.rstrip("/")
         self._prefix = f"/accounts/{account_id}" if account_id else ""
         self._budget = budget
+        #: Told of each page of a listing: how many items it has, and how many pages there are, where that is known.
+        self.page_came: Callable[[int, int | None], None] = lambda items, total: None
         self._secrets = (api_secret, api_key)
         self._session = HttpSession(
             name="huntress",
@@ -344,7 +346,7 @@ class HuntressClient:
     ) -> Iterator[list[Any]]:
         path = self._prefix + path
         try:
-            yield from pages(lambda params: self._get(path, params, kind, wait), key, filters)
+            yield from pages(lambda params: self._get(path, params, kind, wait), key, filters, self.page_came)
         except PagingError as error:
             raise SourceGarbled(f"Huntress answered GET {path} with pages that cannot be used: {error}.") from None
 

@@ -26,10 +26,16 @@ class PagingError(ValueError):
     """An answer is no page of this listing, or the pages do not add up; `str()` is a sentence for people."""
 
 
-def pages(fetch: Callable[[Params], Any], key: str, filters: Params) -> Iterator[list[Any]]:
+def pages(
+    fetch: Callable[[Params], Any],
+    key: str,
+    filters: Params,
+    came: Callable[[int, int | None], None] = lambda items, total: None,
+) -> Iterator[list[Any]]:
     """Items of one page after the other, each id once. `fetch` gets a request's parameters and returns its JSON.
 
-    Items without a usable id are passed on as they are.
+    `came` is told of each page how many items it has, and how many pages there are, where the answer says so. Items
+    without a usable id are passed on as they are.
     """
     first: dict[str, str | int] = {**filters, "limit": PAGE_SIZE}
     place: dict[str, str | int] = {}
@@ -45,6 +51,7 @@ def pages(fetch: Callable[[Params], Any], key: str, filters: Params) -> Iterator
         if items and not fresh and place:
             raise PagingError(f"a page of {key} repeats the pages before it")
         empty = 0 if items else empty + 1
+        came(len(fresh), _pages_named(body.get("pagination")))
         yield fresh
         place = _following(body.get("pagination"), place, empty)
         if not place:
@@ -96,6 +103,13 @@ def _following(pagination: Any, place: Params, empty: int) -> dict[str, str | in
     if empty:
         raise PagingError(f"page {page} is empty although more are promised")
     return {"page": page + 1}
+
+
+def _pages_named(pagination: Any) -> int | None:
+    try:
+        return _total_pages(pagination) or None if isinstance(pagination, Mapping) else None
+    except PagingError:
+        return None  # said where the next page is looked for
 
 
 def _total_pages(pagination: Mapping[str, Any]) -> int:

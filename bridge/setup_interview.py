@@ -13,6 +13,7 @@ from bridge.runtime import make_source
 from bridge.settings_reading import ConfigurationError, Key
 from bridge.setup_draft import Draft, Unfit
 from bridge.setup_prompts import Prompts
+from connectors.addresses import is_loopback
 from connectors.base import Choice, Connector, ConnectorContext, Outcome
 from connectors.questions import Question
 from connectors.registry import connector_classes
@@ -179,6 +180,10 @@ class Interview:
                 default="now",
             ),
         )
+        host = self.draft.answer(("web", "host"))
+        password = ("web", "password")
+        if host and not is_loopback(str(host)) and self.draft.is_secret(password):
+            self.ask(password, Question("password", "Password of the page", "Others than this machine can reach it."))
 
     # -- asking --------------------------------------------------------------------------------------------------------
 

@@ -81,7 +81,20 @@ class ConnectorContract(FollowingContract):
         again = self.make(system, gate)
         assert (again.system(), again.slot_group()) == (connector.system(), connector.slot_group())
         again.close()
-        again.close()
+
+    def test_it_asks_a_person_only_for_settings_that_it_has(self, connector: Connector) -> None:
+        """`init` asks these questions; one with choices has an answer of its own."""
+        model = type(connector).settings_class
+        questions = {question.key: question for question in type(connector).questions()}
+        unknown = [key for key in questions if key.partition(".")[0] not in model.model_fields]
+        assert not unknown, f"no settings of {model.__name__}: {unknown}"
+        unasked = {name for name, info in model.model_fields.items() if info.is_required()} - {"type", *questions}
+        assert not unasked, f"settings without a default that nobody asks for: {sorted(unasked)}"
+        for key, question in questions.items():
+            offered = connector.choices(key)
+            assert bool(offered) == question.choices, f"{key}: choices is {question.choices}, and there are {offered}"
+            ids = [choice.id for choice in offered or ()]
+            assert len(ids) == len(set(ids)), f"{key}: two choices have the same id"
 
     def test_no_secret_in_what_it_shows(self, system: PretendSystem, connector: Connector) -> None:
         settings = self.connector_class.settings_class.model_validate(system.settings())
