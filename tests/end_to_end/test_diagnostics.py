@@ -25,7 +25,7 @@ MakeBridge = Callable[..., Bridge]
 NAMES = (
     *("huntress.api_key", "huntress.api_secret", "webhooks.secret", "alerts.heartbeat_url", "redis.url"),
     *("psa.public_key", "psa.private_key", "proxied.proxy", "desk.secret", "desk.integration_code"),
-    *("oncall.password", "oauth.client_secret"),
+    *("oncall.password", "oauth.client_secret", "web.password", "web.token"),
 )
 
 
@@ -63,6 +63,7 @@ def full(world: World, secrets: dict[str, str], dead: int, folder: Path) -> dict
     proxy = quote(secrets["proxied.proxy"], safe="")
     return {
         "huntress": world.huntress.settings(timeout=2) | {"api_secret": secrets["huntress.api_secret"], "proxy": ""},
+        "web": {"port": free_port(0), "password": secrets["web.password"], "token": secrets["web.token"]},
         "webhooks": {"secret_file": str(folder / "webhook")},
         "alerts": {"heartbeat_url": f"http://127.0.0.1:{dead}/{secrets['alerts.heartbeat_url']}"},
         "connectors": {
@@ -133,6 +134,9 @@ def test_no_secret_and_no_customer_is_in_any_byte(
     bundle, done = gathered(bridge, variables=variables)
     settings = load(bridge.config, bridge.environment())
     assert set(bundle["configuration"]["secrets"]) == set(secret_keys(settings)), "every secret is accounted for"
+    empty = {key for key, origin in bundle["configuration"]["secrets"].items() if origin == "not set"}
+    others = {f"connectors.{name}" for name in ("oncall.client_secret", "oauth.password")}
+    assert empty == {"redis.broker_url", *others}, "every other one is planted"
     assert [name for name, secret in secrets.items() if bundle.holds(secret) or secret in done.output] == []
     assert bundle.path.stat().st_mode & 0o777 == 0o600
     names = {raw["name"] for raw in world.huntress.organizations.values()}
