@@ -80,9 +80,10 @@ class Bundle:
     masking: Masking = field(default_factory=Masking)
 
     def add(self, name: str, make: Callable[[], object]) -> None:
-        """Adds a file of what `make` returns, or a problem. Whatever is broken here must not keep the rest back."""
+        """Adds a file of what `make` returns, text or data, or a problem: what is broken keeps nothing else back."""
         try:
-            text = json.dumps(self.masking(make()), indent=2, ensure_ascii=False, default=str)
+            shown = self.masking(make())
+            text = shown if isinstance(shown, str) else json.dumps(shown, indent=2, ensure_ascii=False)
         except Exception as error:
             self.failed(name, error)
         else:

@@ -27,6 +27,7 @@ ABOUT = {
     "errors.json": "reasons of deliveries that wait or were refused, with how many have each",
     "histories.json": "what happened to some of those, step by step",
     "timings.json": "how long a poll, Redis and a ticket take",
+    "metrics.txt": "all metrics, among them requests by their status, as Prometheus reads them",
     "processes.json": "the processes and their last sign of life",
     "redis.json": "the Redis server, and how much of what it stores",
     "quarantine.json": "reports that cannot be parsed, by id, with the reason",

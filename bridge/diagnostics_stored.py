@@ -20,6 +20,7 @@ from bridge.models import SETTLED, Delivery, DeliveryState, ReportKey, report_ke
 from bridge.printing import moment
 from bridge.runtime import Runtime, redis_url, undisturbed
 from bridge.settings import Settings
+from bridge.web.metrics import exposition
 from bridge.web.status import status
 
 KEYS_LOOKED_AT = 20_000
@@ -88,6 +89,7 @@ class Stored:
         yield "status.json", self.status
         yield "processes.json", self.processes
         yield "timings.json", self.timings
+        yield "metrics.txt", lambda: exposition(self.runtime).decode()
         yield "errors.json", self.errors
         yield "histories.json", self.histories
         yield "quarantine.json", self.quarantine

@@ -155,7 +155,7 @@ class HttpSession:
             method=method,
             url=self._shown(parts, params),
             status=answer.status if answer else None,
-            problem=type(failure).__name__ if failure else None,
+            problem="too slow" if sending.expired else type(failure).__name__ if failure else None,
             ms=round((time.monotonic() - started) * 1000),
             bytes=answer.size if answer else None,
         )

@@ -17,6 +17,7 @@ import hmac
 import json
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -145,9 +146,10 @@ class Told(dict[str, Any], SessionMixin):
             self._asked = True
             # A page that refreshes itself must not take what is meant for the one that a person comes to next.
             if g.get("person") is not None and g.get("browser") and "X-Live" not in request.headers:
-                waiting = self._sessions.told(g.browser)
-                if waiting:
-                    self["_flashes"] = waiting
+                # The page that says that Redis is away comes by here too.
+                with suppress(redis.RedisError):
+                    if waiting := self._sessions.told(g.browser):
+                        self["_flashes"] = waiting
 
     def __contains__(self, key: object) -> bool:
         self._load()

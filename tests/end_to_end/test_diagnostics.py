@@ -157,6 +157,7 @@ def test_no_secret_and_no_customer_is_in_any_byte(
     assert bundle["histories"][0]["events"][0]["what"] == "seen"
     assert bundle["redis"]["keys_by_kind"]["delivery"] == 15
     assert bundle["versions"]["packages"]["redis"]
+    assert b"huntress_bridge" in bundle.files["metrics.txt"]
     listed = bundle.files["README.txt"].decode()
     assert all(name in listed for name in bundle.files if name != "README.txt")
 

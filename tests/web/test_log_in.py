@@ -303,15 +303,18 @@ def test_log_ins_are_written_down_and_no_password_is(door: Door, capsys: pytest.
     assert PASSWORD not in logged
 
 
-def test_what_an_action_says_is_shown_once_and_to_its_person_alone(door: Door, person: Browser) -> None:
+def test_what_an_action_says_is_shown_once_and_to_its_person_alone(open_door: Callable[..., Door]) -> None:
+    door = open_door(ASKING)
+
     def act() -> str:
         flash("Retried <b>psa</b>. " + "A long sentence. " * 500, "done")
         return ""
 
     door.app.add_url_rule("/act", "act", act, methods=["POST"])
-    other = door.browser()
-    other.log_in()
+    person, other = door.browser(), door.browser()
+    assert person.log_in().status_code == other.log_in().status_code == 303
     assert person.post("/act").status_code == 200
+    headers: dict[str, str]
     for browser, headers in ((other, {}), (person, {"X-Live": "1"})):
         assert "Retried" not in browser.get("/activity", headers=headers).text
     assert 'role="status">Retried &lt;b&gt;psa&lt;/b&gt;. A long' in person.get("/activity").text
