@@ -9,7 +9,7 @@ from datetime import date
 
 #: In units of the picture; it is drawn as wide as its card.
 WIDTH, HEIGHT = 420.0, 170.0
-LEFT, RIGHT, TOP, BOTTOM = 38.0, 16.0, 10.0, 22.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 16.0, 10.0, 22.0
 
 
 @dataclass(frozen=True, slots=True)

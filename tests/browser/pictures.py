@@ -39,9 +39,11 @@ PICTURES = (
     Picture("deliveries", "/deliveries?connector=psa"),
     Picture("delivery", f"/deliveries/{story.REFUSED[0]}/psa"),
     Picture("organizations", "/organizations"),
+    Picture("proposals", "/organizations/psa/proposals"),
     Picture("templates", "/templates"),
     Picture("connectors", "/connectors"),
     Picture("quarantine", "/quarantine"),
+    Picture("activity", "/activity"),
 )
 
 _DURATION = r"[0-9]+(\.[0-9]+)? (ms|s|min|h|days?)"
@@ -49,6 +51,7 @@ _MASKS = (
     (r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(\+00:00| ?UTC|Z)?)?", "TIME"),
     (r"\b[0-9]{1,2} (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b", "DAY"),
     (rf"\bin {_DURATION}\b|\b{_DURATION} ago\b|\b{_DURATION}\b", "DURATION"),
+    (r"\b[0-9]+ of 6000\b|\b[0-9]{3}: [0-9]+\b", "REQUESTS"),
     (r"127\.0\.0\.1:[0-9]+", "HOST"),
     (r"tenant[0-9]+\.example", "TENANT"),
     (r"[a-z/]+/hb-[a-z0-9_]+", "FOLDER"),
@@ -97,5 +100,5 @@ def _make_small(file: Path) -> None:
         return
     image = importlib.import_module("PIL.Image")
     with image.open(file) as picture:
-        small = picture.convert("RGB").quantize(colors=128, dither=image.Dither.NONE)
+        small = picture.convert("RGB").quantize(colors=256, dither=image.Dither.NONE)
     small.save(file, optimize=True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.browser import pictures, story
 from tests.browser.chrome import window
@@ -29,6 +29,10 @@ def test_no_picture_has_grown_old(
     kept = pictures.stored()
     texts = {}
     with window(browser, shown.url) as opened:
+        opened.go("/organizations")
+        for name in ("psa", "desk"):
+            opened.page.get_by_role("button", name=f"Look up companies of {name}").click()
+            expect(opened.page.get_by_role("button", name=f"Look up again of {name}")).to_be_visible()
         for picture in pictures.PICTURES:
             with subtests.test(picture.name):
                 wanted = kept.get(picture.name, "")
