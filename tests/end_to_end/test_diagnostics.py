@@ -16,7 +16,7 @@ from pydantic import BaseModel, SecretStr
 from bridge.demo.run import free_port
 from bridge.settings import load
 from tests.conftest import RedisServer
-from tests.end_to_end.conftest import Bridge, World
+from tests.end_to_end.conftest import Bridge, World, wait_until
 from tests.end_to_end.inside import inside
 from tests.end_to_end.test_secrets import _secret, spellings
 
@@ -174,6 +174,19 @@ def test_texts_and_names_come_only_where_they_are_asked_for(
     assert world.huntress.reports[1]["subject"].encode() in bundle.bytes
     assert set(bundle["reports"]["waiting"]) == {"1", "2", "3"}
     assert [name for name, secret in secrets.items() if bundle.holds(secret)] == []
+
+
+def test_the_bundle_is_written_beside_a_bridge_that_works(world: World, make_bridge: MakeBridge) -> None:
+    bridge = make_bridge(world)
+    process = bridge.start("run")
+    wait_until(lambda: '"polled"' in bridge.log(), 20)
+    wait_until(lambda: len(gathered(bridge)[0]["processes"]) == 3, 20)
+    bundle, _ = gathered(bridge)
+    assert {each["role"] for each in bundle["processes"]} == {"poller", "worker", "web"}
+    assert {each["pid"] for each in bundle["processes"]} == {process.pid}
+    assert bundle["status"]["ok"] is True
+    assert bundle["redis"]["server"]["aof_enabled"] == 1
+    assert bridge.stop(process) == 0
 
 
 def test_the_bundle_is_written_while_redis_is_away(world: World, make_bridge: MakeBridge) -> None:
