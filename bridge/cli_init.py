@@ -176,7 +176,8 @@ def _try_out(config: Path, written: Written, asks: bool, test_ticket: bool | Non
     click.echo(f"check: {f'{len(findings)} found, see above' if findings else 'all well'}")
     failed = bool(findings)
     for name in settings.connectors:
-        if any(f"{finding.setting}.".startswith(f"connectors.{name}.") for finding in findings):
+        about = ("connectors", f"connectors.{name}")
+        if any(each.setting in about or each.setting.startswith(f"{about[1]}.") for each in findings):
             if test_ticket:
                 click.echo(f"no test ticket is sent to {name} before that is mended")
         elif test_ticket or (asks and test_ticket is None and click.confirm(f"Send a test ticket to {name}?", True)):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -80,13 +81,13 @@ class Draft:
 
     def put(self, key: Key, text: str) -> None:
         """Takes `text` as the answer. Raises `Unfit` when it cannot be one, and keeps what was there before."""
-        before = replace(self, tables=json.loads(json.dumps(self.tables)), secrets=dict(self.secrets))
+        before = copy.deepcopy((self.tables, self.secrets))
         if self.is_secret(key):
             self.secrets[key] = text
         else:
             self.set(key, self._value(key, text))
         if problem := self.problem(key):
-            self.tables, self.secrets = before.tables, before.secrets
+            self.tables, self.secrets = before
             raise Unfit(problem)
 
     def put_secret_file(self, key: Key, path: str) -> None:
@@ -129,18 +130,22 @@ class Draft:
             break
         return tuple(problems)
 
-    def settings(self, *, stand_ins: bool = False) -> Settings:
-        """As the loader makes them. `stand_ins`: open choices are filled in. Raises `ConfigurationError`."""
-        tables = self.tables
-        for name, connector in self.connectors().items() if stand_ins else ():
-            for question in required(connector):
-                if question.choices and question.key not in tables["connectors"][name]:
+    def settings(self, *connectors: str) -> Settings:
+        """As the loader makes them, with these connectors alone, and what is still to be chosen filled in.
+
+        Raises `ConfigurationError`.
+        """
+        kinds, given = self.connectors(), self.tables.get("connectors", {})
+        tables = self.tables | {"connectors": {name: given[name] for name in connectors}}
+        for name in connectors:
+            for question in required(kinds[name]):
+                if question.choices and question.key not in given[name]:
                     tables = overlay(tables, _nested(("connectors", name, question.key), "?"))
         return self._loaded(tables, self.secrets)
 
     def _loaded(self, tables: Table, secrets: Mapping[Key, str]) -> Settings:
         for key, secret in secrets.items():
-            if key[0] in tables or key[0] != "connectors":
+            if key[0] != "connectors" or key[1] in tables.get("connectors", {}):
                 tables = overlay(tables, _nested(key, secret))
         return Loader(tables, self.environ, None).settings()
 

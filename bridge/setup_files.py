@@ -104,6 +104,7 @@ class Files:
             return None
         backup = self.config.with_name(f"{self.config.name}.{self.now():%Y%m%dT%H%M%SZ}.bak")
         os.link(self.config, backup)
+        self._made.append(backup)
         return backup
 
     def _undo(self) -> None:

@@ -60,7 +60,7 @@ class Interview:
     def account(self) -> tuple[Account | None, str]:
         """The account that the key opens, else why it opens none."""
         try:
-            source = make_source(self.draft.settings(stand_ins=True), OwnBudget())
+            source = make_source(self.draft.settings(), OwnBudget())
         except ConfigurationError as error:
             return None, error.problems[0]
         try:
@@ -119,15 +119,18 @@ class Interview:
                 self.prompts.say("  It answers.")
                 break
             if not self.once_more(problem, keys):
+                self.prompts.say("  Then it cannot list what there is to choose from: what you type is not tried.")
                 break
         for question in questions:
-            if question.choices:
+            if question.choices and problem:
+                self.ask(self.key(name, question), question)
+            elif question.choices:
                 self.choose(name, question)
 
     @contextmanager
     def reached(self, name: str) -> Iterator[Connector]:
         """The connector as far as it has been answered. Raises `ConfigurationError` and `Outcome`."""
-        table = self.draft.settings(stand_ins=True).connectors[name]
+        table = self.draft.settings(name).connectors[name]
         connector = connector_classes()[table.type](name, table, ConnectorContext())
         try:
             yield connector

@@ -78,7 +78,8 @@ class Prompts:
 
     def _list(self, choices: Sequence[Choice]) -> None:
         for number, choice in enumerate(choices, 1):
-            self.say(f"    {number:>2}  {choice.name} ({choice.id})")
+            number_there = f" ({choice.id})" if choice.id != choice.name else ""
+            self.say(f"    {number:>2}  {choice.name}{number_there}")
 
 
 def _named(choices: Sequence[Choice], name: str) -> Choice | None:

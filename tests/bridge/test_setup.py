@@ -197,7 +197,7 @@ def test_a_system_that_cannot_be_asked_does_not_end_the_questions() -> None:
 
     _, shown = typed(ask, "n", "Security", "", "", "Catchall", "", "", "", "")
     assert "That does not work: " in shown
-    assert shown.count("cannot be listed") == 7
+    assert "what you type is not tried" in shown
     assert {key: made.answer(made.key(f"psa.{key}")) for key in ("board", "status", "default_company")} == {
         "board": "Security",
         "status": None,

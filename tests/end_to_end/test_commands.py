@@ -25,7 +25,7 @@ COMMANDS = (
     *("run", "poller", "worker", "web", "check", "render", "explain"),
     *("deliveries", "retry", "handle", "link", "healthcheck", "demo"),
     *("organizations", "agents", "memberships", "reports"),
-    *("test-ticket",),
+    *("init", "test-ticket"),
 )
 PSA: dict[str, Any] = {
     "type": "connectwise",
