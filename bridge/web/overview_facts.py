@@ -30,7 +30,8 @@ _ADVICE = {
     "poll": "What is new becomes no ticket meanwhile, and none is lost. Check that a poller runs, the network, and "
     "api_key and api_secret under [huntress].",
     "stream": "Incident reports are not concerned. Check that the API key may read it.",
-    "paused": "Mend what the reason names; the connector is probed by itself, and what waits goes out then.",
+    "paused": "Mend what the reason names, if it names something; the connector is probed by itself, and what waits "
+    "goes out then.",
     "untold": "Check the connectors named under [alerts].",
     "processes": "Start it, or look into its log.",
     "configuration": "The version before stays in use. Mend the file; it is read again by itself.",

@@ -179,7 +179,7 @@ def test_a_proposal_is_accepted_into_the_file(opened: Window, shown: story.Shown
 def test_a_template_is_previewed_and_its_error_has_a_line(opened: Window, shown: story.Shown) -> None:
     opened.go("/templates")
     opened.page.locator("#connector").select_option("psa")
-    opened.page.get_by_label("or of a report, by its id").fill("4012")
+    opened.page.locator("#report").fill("4012")
     opened.page.get_by_role("button", name="Preview", exact=True).click()
     expect(opened.page.locator("pre.written").first).to_contain_text("huntress-5-4012")
     title = shown.bridge.folder / "own" / "title.j2"
