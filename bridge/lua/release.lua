@@ -20,7 +20,7 @@ table.sort(list)
 
 redis.call('HSET', key, 'reason', change.reason or '', 'kind', change.kind or '', 'failures', change.failures or 0,
   'todo', #list > 0 and cjson.encode(list) or '[]', 'updated_at', int(now))
-remember_all(connector, report, change.events)
+remember_all(connector, report, token, change.events)
 local reason = change.reason or ''
 if change.state == 'rejected' or change.state == 'held' then
   happened(connector, report, change.state, reason)
