@@ -23,12 +23,17 @@ end
 local function delivery_key(connector, report) return P .. 'delivery:' .. report .. ':' .. connector end
 local function member(connector, report) return report .. '|' .. connector end
 
--- Milliseconds for which the feed of changes is kept.
-local FEED = 3600000
--- What people see of a delivery changed.
+-- Deliveries that the feed of changes keeps.
+local FEED = 50000
+local touched = {}
+-- What people see of a delivery changed. Times in the feed only rise, whatever the clock does: a reader goes on from the last.
 local function touch(connector, report)
-  redis.call('ZADD', P .. 'changed', int(now), member(connector, report))
-  redis.call('ZREMRANGEBYSCORE', P .. 'changed', '-inf', int(now - FEED))
+  local name = member(connector, report)
+  if touched[name] then return end
+  touched[name] = true
+  local last = redis.call('ZREVRANGE', P .. 'changed', 0, 0, 'WITHSCORES')
+  redis.call('ZADD', P .. 'changed', int(math.max(now, num(last[2]) + 1)), name)
+  redis.call('ZREMRANGEBYRANK', P .. 'changed', 0, -FEED - 1)
 end
 
 -- As `bridge.history.What`. An entry is its letter, ms since the first entry (which has its time), the attempt, and how often

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from bridge.history import LETTERS, HistoryEvent, What, read
 from bridge.idempotency import Claim, IdempotencyStore
 from bridge.models import DeliveryState, TicketRef
-from bridge.reading import OVERLAP
 from bridge.scripts import script_text
 from tests.bridge.stage import Stage
 from tests.bridge.test_following import ended, opened, refuse_closing
@@ -175,79 +171,6 @@ def test_a_usual_history_is_small(stage: Stage, psa: Psa) -> None:
     size = stage.store.client.memory_usage(stage.store.key(f"history:1:{psa.name}"))
     assert size is not None
     assert size < 350
-
-
-# -- changes -----------------------------------------------------------------------------------------------------------
-
-
-def _told(store: IdempotencyStore) -> None:
-    owner = claim(store, 1)
-    store.record(owner, TICKET, told=1)
-
-
-CHANGES: dict[str, Callable[[IdempotencyStore], Any]] = {
-    "seen": lambda store: observe(store, report(1)),
-    "severity": lambda store: observe(store, report(1, severity="critical")),
-    "claimed": lambda store: claim(store, 1),
-    "waits": lambda store: store.release(claim(store, 1), reason="away", delay=5),
-    "recorded": _told,
-    "handled": lambda store: store.handle(1, CONNECTOR, "by hand"),
-    "retried": lambda store: store.retry(1, CONNECTOR),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_reader_of_the_feed_sees_each_change(store: IdempotencyStore, change: str) -> None:
-    observe(store, report(2))
-    if change != "seen":
-        observe(store, report(1))
-    store.clock_offset += 100
-    moment = store.now()
-    pairs, again = store.changed_since(moment) or ([(0, "")], 0.0)
-    assert (pairs, round(moment - again - OVERLAP)) == ([], 0)
-    CHANGES[change](store)
-    pairs, _ = store.changed_since(moment) or ([], 0.0)
-    assert pairs == [(1, CONNECTOR)]
-
-
-def test_the_feed_does_not_reach_back_for_ever(store: IdempotencyStore) -> None:
-    observe(store, report(1))
-    moment = store.now()
-    assert store.changed_since(moment - 3700) is None
-    assert store.changed_since(moment + 60) is None  # the clock was set back
-    store.clock_offset += 3700
-    assert store.changed_since(moment) is None
-    observe(store, report(2))
-    assert store.client.zrange(store.key("changed"), 0, -1) == [f"2|{CONNECTOR}"]
-
-
-def test_a_feed_of_another_store_is_none(store: IdempotencyStore) -> None:
-    moment = store.now() - 30
-    assert store.changed_since(moment) is None  # before this one was born
-    store.client.flushdb()
-    assert store.changed_since(store.now()) is None
-
-
-def test_every_delivery_comes_once_newest_first_also_when_many_came_at_once(store: IdempotencyStore) -> None:
-    observe(store, *(report(number) for number in range(1, 40)))
-    store.handle(7, CONNECTOR, "done")
-    store.clock_offset += 5
-    store.handle(3, CONNECTOR, "done")
-    same = {f"{number}|{CONNECTOR}": 5000.0 for number in range(10, 35)}
-    store.client.zadd(store.key("state:pending"), same)
-    found = list(store.every_delivery(batch=4))
-    assert found[0] == (3, CONNECTOR)
-    assert sorted(found, key=str) == sorted(((number, CONNECTOR) for number in range(1, 40)), key=str)
-
-
-def test_lists_carry_what_the_report_says(store: IdempotencyStore) -> None:
-    observe(store, report(1, subject="Malware on X", agent_id=12), report(2))
-    found = store.read_deliveries([(1, CONNECTOR), (9, CONNECTOR), (2, CONNECTOR)])
-    assert [(each.report_id, each.subject, each.agent_id) for each in found] == [(1, "Malware on X", 12), (2, "", None)]
-    assert found[0].created_at == pytest.approx(time.time(), abs=10)
-    assert found[0].made_at is None
-    store.record(claim(store, 1), TICKET)
-    assert store.read_deliveries([(1, CONNECTOR)])[0].recorded_at is not None
 
 
 # -- handled -----------------------------------------------------------------------------------------------------------
