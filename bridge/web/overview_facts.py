@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -22,6 +22,8 @@ from bridge.web.troubles import Trouble, find_troubles
 SPANS = (14, 30)
 #: Without these nothing moves.
 NEEDED = ("poller", "worker")
+#: Seconds after which a report that waits for its ticket needs a person, as in `docs/monitoring/alerts.yml`.
+LATE = 900.0
 #: Longest sentence of a problem, in characters.
 LONGEST = 600
 
@@ -35,12 +37,16 @@ _ADVICE = {
     "untold": "Check the connectors named under [alerts].",
     "processes": "Start it, or look into its log.",
     "configuration": "The version before stays in use. Mend the file; it is read again by itself.",
+    "late": "Each delivery says why it waits; mend that, and it goes out by itself.",
+    "unserved": "Configure that connector again, or mark them as handled.",
     "rejected": "Mend what each reason names, then retry; or mark it as handled.",
     "held": "Look whether the ticket exists, then link it, retry, or mark it as handled.",
     "quarantine": "These reports cannot be read, so they make no ticket: look at them at Huntress.",
 }
 #: Which page, and which of its filters, leads on.
 _LINKS: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
+    "late": ("deliveries.show", "Show them", {"state": "waiting"}),
+    "unserved": ("deliveries.show", "Show them", {"state": "waiting"}),
     "rejected": ("deliveries.show", "Show them", {"state": "rejected"}),
     "held": ("deliveries.show", "Show them", {"state": "held"}),
     "quarantine": ("quarantine.show", "Show them", {}),
@@ -150,6 +156,7 @@ def find_problems(runtime: Runtime, counted: Mapping[DeliveryState, int]) -> Ite
     yield from (_of(trouble) for trouble in troubles if trouble.kind == "poll")
     yield from (_problem("processes", text) for text in silent(runtime))
     yield from (_of(trouble) for trouble in troubles if trouble.kind != "poll")
+    yield from late(runtime, {trouble.connector for trouble in troubles if trouble.kind == "paused"})
     refused, held = counted[DeliveryState.REJECTED], counted[DeliveryState.HELD]
     if refused:
         what = "One ticket was" if refused == 1 else f"{refused:,} tickets were"
@@ -157,7 +164,7 @@ def find_problems(runtime: Runtime, counted: Mapping[DeliveryState, int]) -> Ite
     if held:
         what = "One delivery is" if held == 1 else f"{held:,} deliveries are"
         yield _problem("held", f"{what} held: whether there is a ticket is not known.")
-    quarantined = len(runtime.books.quarantined())
+    quarantined = runtime.books.quarantined_count()
     if quarantined:
         what = "One report is" if quarantined == 1 else f"{quarantined:,} reports are"
         yield _problem("quarantine", f"{what} in quarantine.")
@@ -178,13 +185,32 @@ def silent(runtime: Runtime) -> Iterator[str]:
             yield f"The {beat.role} on {beat.host} (pid {beat.pid}) does not do its work: {beat.problem}."
 
 
+def late(runtime: Runtime, paused: Container[str]) -> Iterator[Problem]:
+    """Connectors whose tickets wait too long, though no pause says why: their system is away, or nobody serves them."""
+    now = runtime.store.now()
+    for name in sorted({*runtime.services, *runtime.store.connectors()}):
+        count, since = runtime.store.waiting(name)
+        if since is None or now - since <= LATE or name in paused:
+            continue
+        kind = "late" if name in runtime.services else "unserved"
+        unserved = ", which is not configured any more" if kind == "unserved" else ""
+        what = (
+            f"One ticket waits for connector {name}{unserved}, for"
+            if count == 1
+            else (f"{count:,} tickets wait for connector {name}{unserved}, the first for")
+        )
+        yield _problem(kind, f"{what} {lasted(now - since)}.", connector=name)
+
+
 def _of(trouble: Trouble) -> Problem:
     text = trouble.text[:1].upper() + trouble.text[1:]
     return _problem(trouble.kind, text if text.endswith((".", "!", "?")) else f"{text}.")
 
 
-def _problem(kind: str, text: str) -> Problem:
-    return Problem(shorten(one_line(text), LONGEST), _ADVICE[kind], *_LINKS.get(kind, ()))
+def _problem(kind: str, text: str, **more: str) -> Problem:
+    """`more`: further filters of the page that the kind leads to."""
+    endpoint, label, arguments = _LINKS.get(kind, ("", "", {}))
+    return Problem(shorten(one_line(text), LONGEST), _ADVICE[kind], endpoint, label, {**arguments, **more})
 
 
 def connector_lines(site: Site) -> Iterator[ConnectorLine]:
