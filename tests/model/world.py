@@ -291,6 +291,12 @@ class World:
         self.check(Command("retry"))
         self._judge()
 
+    def handle(self, report: ReportKey) -> None:
+        """A person took care of it."""
+        self.hub.store.handle(report, PSA, "by hand")
+        self.check(Command("handle"))
+        self._judge()
+
     def empty(self) -> None:
         """Redis loses everything."""
         self.eye.flushdb()
@@ -321,7 +327,7 @@ class World:
             if self._rests():
                 break
             for report, record in self.records.items():
-                if record.phase in (Phase.REJECTED, Phase.HELD):
+                if record.phase in (Phase.REJECTED, Phase.HELD, Phase.HANDLED):
                     self.retry(report)
             self.wait(self._until_next())
         else:
