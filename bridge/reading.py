@@ -30,7 +30,7 @@ Pair = tuple[ReportKey, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class FeedPlace:
     """A place in the feed of changes of the store with this birth mark; 0: its beginning."""
 
     birth: str
@@ -112,15 +112,15 @@ class Reading(Scripts):
             at_top.update(member for member, at in page if at == top)
             size = max(size, 2 * len(at_top))  # more of the same time than a batch holds
 
-    def latest_change(self) -> Moment:
+    def latest_change(self) -> FeedPlace:
         """Where a reader of the feed of changes begins that reads all deliveries afterwards."""
         pipeline = self.client.pipeline()
         pipeline.hget(self.key("meta"), "birth")
         pipeline.zrange(self.key("changed"), -1, -1, withscores=True)
         birth, newest = pipeline.execute()
-        return Moment(birth or "", int(newest[0][1]) if newest else 0)
+        return FeedPlace(birth or "", int(newest[0][1]) if newest else 0)
 
-    def changed_since(self, moment: Moment) -> tuple[list[Pair], Moment] | None:
+    def changed_since(self, moment: FeedPlace) -> tuple[list[Pair], FeedPlace] | None:
         """Deliveries of which something that people see changed after `moment`, and the moment to ask for next.
 
         None: the feed does not reach back that far, or the store is another one by now, or an older state of it; all
@@ -138,7 +138,7 @@ class Reading(Scripts):
         forgotten = kept >= FEED and oldest[0][1] > moment.at
         if birth is None or birth != moment.birth or top < moment.at or forgotten:
             return None
-        return [_pair(member) for member in members], Moment(moment.birth, top)
+        return [_pair(member) for member in members], FeedPlace(moment.birth, top)
 
     def _read(self, pairs: Sequence[Pair], *, snapshots: bool = False) -> Iterator[Delivery]:
         wanted = _OF_SNAPSHOT if snapshots else ()

@@ -19,7 +19,7 @@ import structlog
 
 from bridge.idempotency import IdempotencyStore
 from bridge.models import DeliveryState
-from bridge.reading import Moment, Pair
+from bridge.reading import FeedPlace, Pair
 from bridge.web.delivery_table import BATCH, DeliveryTable
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ class DeliveryIndex(DeliveryTable):
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._filling = 0
-        self._moment: Moment | None = None
+        self._moment: FeedPlace | None = None
         self._followed_at = 0.0
         self._progress = Progress(False)
 

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.idempotency import IdempotencyStore
 from bridge.models import TicketRef
-from bridge.reading import FEED, Moment
+from bridge.reading import FEED, FeedPlace
 from bridge.scripts import script_text
 from tests.bridge.test_idempotency import CONNECTOR, claim, client, observe, report, store
 
@@ -60,7 +60,7 @@ def test_the_feed_does_not_reach_back_for_ever(store: IdempotencyStore) -> None:
     moment = store.latest_change()
     others = {f"{number}|{CONNECTOR}": number for number in range(2, FEED + 2)}
     store.client.zadd(store.key("changed"), others)
-    middle = Moment(moment.birth, FEED // 2)
+    middle = FeedPlace(moment.birth, FEED // 2)
     assert len((store.changed_since(middle) or ([], moment))[0]) == FEED // 2 + 1
     observe(store, report(1))
     assert store.client.zcard(store.key("changed")) == FEED
