@@ -142,13 +142,16 @@ class Reading(Scripts):
 
     def _read(self, pairs: Sequence[Pair], *, snapshots: bool = False) -> Iterator[Delivery]:
         wanted = _OF_SNAPSHOT if snapshots else ()
-        named = json.dumps([[str(report), connector] for report, connector in pairs])
-        rows: list[list[str | bool]] = json.loads(self.script("read", named, json.dumps(_FIELDS), json.dumps(wanted)))
         names = (*_FIELDS, "missing_why", *wanted)
-        for (report, connector), row in zip(pairs, rows, strict=True):
-            fields = {name: value for name, value in zip(names, row, strict=True) if isinstance(value, str)}
-            if "state" in fields:
-                yield _delivery(report, connector, fields)
+        while pairs:
+            named = json.dumps([[str(report), connector] for report, connector in pairs])
+            answer = self.script("read", named, json.dumps(_FIELDS), json.dumps(wanted))
+            rows: list[list[str | bool]] = json.loads(answer)
+            for (report, connector), row in zip(pairs, rows, strict=False):
+                fields = {name: value for name, value in zip(names, row, strict=True) if isinstance(value, str)}
+                if "state" in fields:
+                    yield _delivery(report, connector, fields)
+            pairs = pairs[len(rows) :]
 
     # -- states --------------------------------------------------------------------------------------------------------
 

@@ -87,8 +87,9 @@ local BUCKETS = {1000, 2000, 5000, 10000, 15000, 30000, 60000, 120000, 300000, 6
 local function count(field, by) redis.call('HINCRBY', P .. 'counters', field, int(by or 1)) end
 local function count_today(field, by)
   local key = P .. 'day:' .. int(math.floor(now / DAY))
-  redis.call('HINCRBY', key, field, int(by or 1))
-  redis.call('PEXPIRE', key, int(DAYS_KEPT * DAY))
+  if redis.call('HINCRBY', key, field, int(by or 1)) == (by or 1) then -- new, and maybe the key with it
+    redis.call('PEXPIRE', key, int(DAYS_KEPT * DAY))
+  end
 end
 
 -- Notes how long something took, since `at`; nothing where that is not known.

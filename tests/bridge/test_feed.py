@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.idempotency import IdempotencyStore
-from bridge.models import TicketRef
+from bridge.models import ReportKey, TicketRef
 from bridge.reading import FEED, FeedPlace
 from bridge.scripts import script_text
 from tests.bridge.test_idempotency import CONNECTOR, claim, client, observe, report, store
@@ -100,6 +101,16 @@ def test_lists_carry_what_the_report_says(store: IdempotencyStore) -> None:
     assert found[0].made_at is None
     store.record(claim(store, 1), TICKET)
     assert store.read_deliveries([(1, CONNECTOR)])[0].recorded_at is not None
+
+
+def test_long_reports_do_not_keep_redis_busy(store: IdempotencyStore) -> None:
+    """A list reads them in shares, so that whoever works is served in between."""
+    observe(store, *(report(number, subject=f"number {number}", body="x" * 100_000) for number in range(20)))
+    pairs: list[tuple[ReportKey, str]] = [(number, CONNECTOR) for number in range(20)]
+    found = store.read_deliveries(pairs)
+    assert [each.subject for each in found] == [f"number {number}" for number in range(20)]
+    share = store.script("read", json.dumps([[str(key), name] for key, name in pairs]), '["state"]', '["subject"]')
+    assert 0 < len(json.loads(share)) < 10
 
 
 def test_python_and_the_scripts_keep_the_same_feed() -> None:
