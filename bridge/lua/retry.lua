@@ -9,8 +9,9 @@ if state ~= 'pending' and state ~= 'creating' and state ~= 'rejected' and state 
 if delivery.owner then return state end -- it is being worked on, or its lapsed lease makes it due anyway
 happened(connector, report, 'retried')
 if state == 'handled' and delivery.ticket_id then
-  set_state(connector, report, 'created')
+  set_state(connector, report, delivery.gone and 'gone' or 'created')
   redis.call('HSET', key, 'reason', '')
+  redis.call('HDEL', key, 'gone')
   if unfinished(connector, report) then due_now(connector, report) end
   wake()
   return state

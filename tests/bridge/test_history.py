@@ -8,6 +8,7 @@ import pytest
 
 from bridge.history import LETTERS, HistoryEvent, What, read
 from bridge.idempotency import Claim, IdempotencyStore
+from bridge.linking import link_ticket
 from bridge.models import DeliveryState, TicketRef
 from bridge.scripts import script_text
 from tests.bridge.stage import Stage
@@ -249,3 +250,25 @@ def test_what_waits_for_a_person_can_be_handled(store: IdempotencyStore, state: 
     assert store.handle(1, CONNECTOR, "seen to") == state
     assert [each.what for each in store.history(1, CONNECTOR)][-1] == "handled"
     assert store.handle(1, CONNECTOR, "seen to") == "handled"
+
+
+def test_a_ticket_that_is_gone_is_gone_again_when_its_mark_is_taken_back(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    owner = claim(store, 1)
+    store.record(owner, TICKET, told=1, keep=True)
+    store.tell(owner, state=DeliveryState.GONE, remark="deleted")
+    store.release(owner)
+    assert store.handle(1, CONNECTOR, "seen to") == "gone"
+    assert store.retry(1, CONNECTOR) == "handled"
+    delivery = store.delivery(1, CONNECTOR)
+    assert delivery is not None
+    assert (delivery.state, delivery.reason) == (DeliveryState.GONE, "deleted")
+    assert store.handle(1, CONNECTOR, "seen to") == "gone"
+
+
+def test_a_ticket_that_is_linked_to_what_was_handled_is_followed(stage: Stage, psa: Psa) -> None:
+    stage.report(1)
+    assert stage.store.handle(1, psa.name, "by hand") == "pending"
+    link_ticket(stage.runtime, 1, psa.name, str(psa.add_ticket(1)))
+    assert stage.delivery(1, psa.name).state is DeliveryState.CREATED
+    assert psa.creates() == []

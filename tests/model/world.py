@@ -232,8 +232,7 @@ class World:
                 process.store.clock_offset = self.now - BEGINNING
             for process in moving:
                 process.keeper.renew()
-            if moving:
-                self.check(*(Command("renew", *process.claimed) for process in moving))
+                self.check(Command("renew", *process.claimed))
         self.eye.delete(f"bridge:suspect:{PSA}")  # it would have ended by itself, on Redis' own clock
         self._judge()
 
