@@ -17,6 +17,8 @@ if state == 'handled' and delivery.ticket_id then
   return state
 end
 if state == 'handled' then redis.call('HSET', key, 'reason', '') end
+-- Nobody watched the clock for what was not scheduled: how long ago the doubt began is not known any more.
+if state == 'handled' and delivery.doubt_at then redis.call('HSET', key, 'doubt_at', int(now), 'looked', 0) end
 if state == 'held' or state == 'rejected' or state == 'handled' then
   set_state(connector, report, delivery.doubt_at and 'creating' or 'pending')
   local progress = P .. 'progress:' .. report .. ':' .. connector

@@ -243,6 +243,19 @@ def test_a_create_in_doubt_that_is_taken_up_again_is_looked_up_first(stage: Stag
     assert psa.creates() == []
 
 
+def test_a_clock_that_jumps_while_it_is_handled_settles_no_doubt(stage: Stage, psa: Psa) -> None:
+    stage.report(1)
+    stage.die(1, psa.name, creating=True)
+    stage.store.clock_offset += 20
+    assert stage.store.handle(1, psa.name, "done") == "creating"
+    stage.store.clock_offset += 3600
+    assert stage.store.retry(1, psa.name) == "handled"
+    stage.turn(1, psa.name)
+    assert psa.creates() == []
+    stage.wait(120)
+    assert len(psa.creates(1)) == 1
+
+
 @pytest.mark.parametrize("state", ["rejected", "held", "gone"])
 def test_what_waits_for_a_person_can_be_handled(store: IdempotencyStore, state: str) -> None:
     observe(store, report(1))
