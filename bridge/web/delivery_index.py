@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 REST = 0.2
 #: Seconds after which a look asks the store what changed, and after which that is done though nobody looks.
 FRESH = 1.0
-UNWATCHED = 300.0
+UNWATCHED = 30.0
 #: Seconds between attempts while Redis is away or the disk is full.
 AGAIN = 5.0
 
