@@ -14,7 +14,6 @@ lane of its own, so that no attacker, not even one behind the same address, can 
 from __future__ import annotations
 
 import secrets
-from typing import cast
 
 import redis
 
@@ -40,12 +39,12 @@ class Attempts:
         self._store = store
         self._client = client
 
-    def begin(self, lane: str, device: str) -> float:
-        """Seconds that `lane` has to wait for its next attempt; 0: this one may go on, and is counted.
+    def begin(self, lane: str, device: str) -> tuple[float, float]:
+        """Seconds that `lane` has to wait (0: go on, it is counted), and those after this attempt should it fail.
 
-        `device` is what `known` gave the browser, or ''.
+        `device` is what `succeeded` gave the browser, or ''.
         """
-        wait = self._store.script(
+        wait, then = self._store.script(
             "page_attempt",
             lane,
             digest(device) if device else "",
@@ -56,7 +55,7 @@ class Attempts:
             secrets.token_hex(8),
             client=self._client,
         )
-        return int(cast(str, wait)) / 1000
+        return int(wait) / 1000, int(then) / 1000
 
     def succeeded(self, lane: str, device: str) -> str:
         """Forgets what was counted. Returns the id by which this browser is known from now on."""

@@ -36,11 +36,12 @@ def blueprint(site: Site, guard: Guard) -> Blueprint:
             return _not_offered()
         device = well_formed(request.cookies.get(guard.cookie_name("device")))
         lane = g.visitor.lane
-        wait = site.attempts.begin(lane, device)
+        wait, then = site.attempts.begin(lane, device)
         if wait:
             return _wait(wait)
         if not _right(request.form.get("password", ""), web.password.get_secret_value()):
-            site.audit("log in", outcome="refused", person="nobody", reason="wrong password")
+            locked = f"; the next attempt waits {then:.0f} s" if then else ""
+            site.audit("log in", outcome="refused", person="nobody", reason=f"wrong password{locked}")
             return make_response(render_template("login.html", problem=WRONG, offered=True), 401)
         device = site.attempts.succeeded(lane, device)
         if g.browser:

@@ -82,7 +82,8 @@ class WebServer:
         for socket in listening.values():
             if hasattr(socket, "channel_class"):
                 socket.channel_class = partial(_Channel, clock=clock)
-        log.info("page", url=f"http://{web.host}:{web.port}/status")
+        host = f"[{web.host}]" if ":" in web.host else web.host
+        log.info("page", url=f"http://{host}:{web.port}/")
 
     def serve(self, stopping: threading.Event) -> None:
         """Answers until `stopping`."""

@@ -286,6 +286,14 @@ def test_a_made_up_device_is_none(door: Door) -> None:
     assert statuses == [401] * FREE + [429]
 
 
+def test_waits_are_written_down_and_what_was_not_looked_at_is_not(door: Door) -> None:
+    guesser = door.browser("192.0.2.9")
+    for _ in range(FREE + 5):
+        guesser.log_in(WRONG)
+    reasons = [entry.what["reason"] for entry in door.site.audit_log.entries()]
+    assert reasons == ["wrong password; the next attempt waits 1 s", *["wrong password"] * (FREE - 1)]
+
+
 def test_log_ins_are_written_down_and_no_password_is(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
     browser = door.browser("192.0.2.9")
     browser.log_in(WRONG)
