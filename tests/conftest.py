@@ -20,7 +20,7 @@ from tests.faults.figures import table
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="the fault suite and the model in their long forms")
-    parser.addoption("--take-screenshots", action="store_true", help="write docs/screenshots anew from what is shown now")
+    parser.addoption("--take-screenshots", action="store_true", help="take those in docs/screenshots anew")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ import requests
 from playwright.sync_api import Browser, expect
 
 from tests.browser.chrome import DESKTOP, PHONE, Window, window
+from tests.browser.story import answers
 from tests.conftest import RedisServer
 from tests.end_to_end.conftest import Bridge, World, wait_until
 
@@ -49,15 +50,8 @@ def door() -> Iterator[Door]:
         bridge.write(web={"port": bridge.port, "password": PASSWORD})
         bridge.start("web")
         made = Door(bridge, server)
-        wait_until(lambda: _answers(made.url))
+        wait_until(lambda: answers(made.url))
         yield made
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(f"{url}/healthz", timeout=5).ok
-    except requests.ConnectionError:
-        return False
 
 
 @pytest.fixture
