@@ -11,29 +11,17 @@ import time
 import pytest
 from playwright.sync_api import Browser, expect
 
-from bridge.demo.run import free_port
 from tests.browser import pictures, story
 from tests.browser.chrome import Window, window
-from tests.end_to_end.conftest import wait_until
-
-
-@pytest.fixture(scope="module")
-def locked(shown: story.Shown) -> str:
-    """The same page from another process, with a password."""
-    bridge, port = shown.bridge, free_port(0)
-    bridge.variables = {"BRIDGE_WEB__PORT": str(port), "BRIDGE_WEB__PASSWORD": "correct horse battery"}
-    bridge.start("web")
-    url = f"http://127.0.0.1:{port}"
-    wait_until(lambda: story.answers(url))
-    return url
+from tests.browser.door import Door
 
 
 def test_no_picture_has_grown_old(
-    browser: Browser, shown: story.Shown, locked: str, subtests: pytest.Subtests, pytestconfig: pytest.Config
+    browser: Browser, shown: story.Shown, door: Door, subtests: pytest.Subtests, pytestconfig: pytest.Config
 ) -> None:
     taking = pytestconfig.getoption("--take-screenshots")
     kept, texts = pictures.stored(), {}
-    with window(browser, shown.url) as inside, window(browser, locked) as outside:
+    with window(browser, shown.url) as inside, window(browser, door.url) as outside:
         look_up_companies(inside)
         for picture in pictures.PICTURES:
             opened = outside if picture.locked else inside
