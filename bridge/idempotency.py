@@ -32,7 +32,6 @@ Redis lay-out, under the prefix ``<namespace>:``
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import secrets
@@ -40,7 +39,6 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import redis
@@ -186,13 +184,6 @@ def stored_report(snapshot: str | None) -> IncidentReport | None:
         return None
 
 
-@functools.cache
-def script_text(name: str) -> str:
-    """A script's source, behind what all scripts share."""
-    folder = Path(__file__).parent / "lua"
-    return (folder / "common.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
-
-
 def snapshot_of(report: IncidentReport) -> tuple[str, str]:
     """A report as stored, and the digest that tells whether it changed."""
     text = _SNAPSHOT.dump_json(report).decode("utf-8")
@@ -215,8 +206,6 @@ class IdempotencyStore(Reading):
     ) -> None:
         super().__init__(client, namespace, clock_offset)
         self.settle = settle
-        self.birth = ""
-        self._scripts: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._replica_count = 0
         self._ask_replicas_at = 0.0
@@ -224,14 +213,6 @@ class IdempotencyStore(Reading):
         self._remembered: dict[str, str] = {}
 
     # -- plumbing ------------------------------------------------------------------------------------------------------
-
-    def script(self, name: str, *arguments: object, client: Any = None) -> Any:
-        """Runs one script; on a pipeline (`client`) it is only queued."""
-        script = self._scripts.get(name)
-        if script is None:
-            script = self._scripts[name] = self.client.register_script(script_text(name))
-        offset = round(self.clock_offset * 1000)
-        return script(keys=[self.prefix], args=[offset, self.birth, *map(str, arguments)], client=client)
 
     def open(self) -> None:
         """Takes the store into use. Raises `StoreError` when a newer version of this project wrote it."""

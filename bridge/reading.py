@@ -5,12 +5,11 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
-
-import redis
+from typing import cast
 
 from bridge import history
 from bridge.models import Delivery, DeliveryState, ReportKey, TicketRef, report_key
+from bridge.scripts import Scripts
 
 #: Seconds for which the scripts keep the feed of changes (`FEED` in `lua/common.lua`); a reader has a little less.
 FEED_KEPT = 3540.0
@@ -18,6 +17,14 @@ FEED_KEPT = 3540.0
 OVERLAP = 1.0
 #: Deliveries read in one round trip.
 BATCH = 500
+
+#: What of a delivery a list shows, and what of its report's snapshot.
+_FIELDS = (
+    *("state", "organization", "severity", "reference", "attempts", "reason", "remark", "todo", "next_at"),
+    *("ticket_id", "ticket_number", "ticket_url", "other_ticket"),
+    *("updated_at", "created_at", "creating_at", "recorded_at"),
+)
+_OF_SNAPSHOT = ("subject", "agent_id", "sent_at")
 
 #: One report's way to one connector, by name.
 Pair = tuple[ReportKey, str]
@@ -42,23 +49,8 @@ def _pair(member: str) -> Pair:
     return report_key(report), connector
 
 
-class Reading:
+class Reading(Scripts):
     """What can be read of one store. Methods raise `redis.RedisError` when Redis is away."""
-
-    def __init__(self, client: redis.Redis, namespace: str, clock_offset: float = 0) -> None:
-        self.client = client
-        self.prefix = f"{namespace}:"
-        self.clock_offset = clock_offset
-
-    def key(self, name: str) -> str:
-        return self.prefix + name
-
-    def now(self) -> float:
-        """Redis' clock, in seconds since the epoch."""
-        return self._at(self.client.time())
-
-    def _at(self, time: tuple[int, int]) -> float:
-        return time[0] + time[1] / 1e6 + self.clock_offset
 
     # -- deliveries ----------------------------------------------------------------------------------------------------
 
@@ -124,25 +116,21 @@ class Reading:
         pipeline.hget(self.key("meta"), "born_at")
         pipeline.zrangebyscore(self.key("changed"), int(moment * 1000), "+inf")
         time, born_at, members = pipeline.execute()
-        now = self._at(time)
+        now = self.moment(time)
         born = seconds(born_at)
         if born is None or moment < born - OVERLAP or moment < now - FEED_KEPT or moment > now + OVERLAP:
             return None
         return [_pair(member) for member in members], max(now - OVERLAP, born)
 
     def _read(self, pairs: Sequence[Pair], *, snapshots: bool = False) -> Iterator[Delivery]:
-        reports = list(dict.fromkeys(report for report, _ in pairs))
-        pipeline = self.client.pipeline(transaction=False)
-        for report, connector in pairs:
-            pipeline.hgetall(self.key(f"delivery:{report}:{connector}"))
-        for report in reports:
-            pipeline.hmget(self.key(f"report:{report}"), ["missing_why", *(["snapshot"] if snapshots else [])])
-        answers = pipeline.execute()
-        known = dict(zip(reports, answers[len(pairs) :], strict=True))
-        for (report, connector), fields in zip(pairs, answers[: len(pairs)], strict=True):
-            if fields:
-                missing, *snapshot = known[report]
-                yield _delivery(report, connector, fields, missing or "", snapshot[0] if snapshot else None)
+        wanted = _OF_SNAPSHOT if snapshots else ()
+        named = json.dumps([[str(report), connector] for report, connector in pairs])
+        rows: list[list[str | bool]] = json.loads(self.script("read", named, json.dumps(_FIELDS), json.dumps(wanted)))
+        names = (*_FIELDS, "missing_why", *wanted)
+        for (report, connector), row in zip(pairs, rows, strict=True):
+            fields = {name: value for name, value in zip(names, row, strict=True) if isinstance(value, str)}
+            if "state" in fields:
+                yield _delivery(report, connector, fields)
 
     # -- states --------------------------------------------------------------------------------------------------------
 
@@ -173,14 +161,11 @@ class Reading:
         return history.read(cast("list[str]", entries))
 
 
-def _delivery(
-    report_id: ReportKey, connector: str, fields: Mapping[str, str], missing: str = "", snapshot: str | None = None
-) -> Delivery:
+def _delivery(report_id: ReportKey, connector: str, fields: Mapping[str, str]) -> Delivery:
     other = fields.get("other_ticket", "")
     todo = tuple(json.loads(fields.get("todo") or "[]"))
     second = f"ticket {other} carries the same reference; this one, with the lower id, is kept." if other else ""
-    # Not as a whole `IncidentReport`: a list of many is read, and other versions' snapshots are good enough for these.
-    report: dict[str, Any] = json.loads(snapshot) if snapshot else {}
+    reasons = (fields.get("reason"), second, fields.get("remark"), fields.get("missing_why"))
     return Delivery(
         report_id=report_id,
         connector=connector,
@@ -189,7 +174,7 @@ def _delivery(
         reference=fields.get("reference", ""),
         ticket=ticket_of(fields),
         attempts=number(fields.get("attempts")),
-        reason=" ".join(text for text in (fields.get("reason"), second, fields.get("remark"), missing) if text),
+        reason=" ".join(text for text in reasons if text),
         next_attempt_at=None if todo == ("status",) else seconds(fields.get("next_at")),
         updated_at=seconds(fields.get("updated_at")) or 0.0,
         severity=fields.get("severity", ""),
@@ -199,7 +184,7 @@ def _delivery(
         created_at=seconds(fields.get("created_at")),
         made_at=seconds(fields.get("creating_at")),
         recorded_at=seconds(fields.get("recorded_at")),
-        subject=report.get("subject") or "",
-        agent_id=report.get("agent_id"),
-        sent_at=report.get("sent_at") or report.get("created_at") or "",
+        subject=fields.get("subject", ""),
+        agent_id=int(float(fields["agent_id"])) if fields.get("agent_id") else None,
+        sent_at=fields.get("sent_at", ""),
     )

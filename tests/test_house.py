@@ -15,7 +15,7 @@ import redis
 
 from bridge.broker import store_client
 from bridge.cli import main
-from bridge.idempotency import script_text
+from bridge.scripts import script_text
 from bridge.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bridge.broker import quick_client
 from bridge.counters import BUCKETS, COUNTED_SEVERITIES, Counters, Histogram
-from bridge.idempotency import IdempotencyStore, script_text
+from bridge.idempotency import IdempotencyStore
 from bridge.models import DeliveryState, TicketRef
 from bridge.request_counts import RequestCounts
+from bridge.scripts import script_text
 from tests.bridge.stage import MakeStage, Stage, Systems
 from tests.bridge.test_following import ended, opened
 from tests.bridge.test_idempotency import CONNECTOR, claim, client, observe, report, store
@@ -182,19 +184,18 @@ def test_a_batch_is_added_once_also_when_its_answer_was_lost(store: IdempotencyS
 
 def test_what_was_counted_while_redis_was_away_is_added_later(make_redis_server: Callable[..., RedisServer]) -> None:
     server = make_redis_server("--appendonly", "yes")
-    with server.client() as client:
-        store = IdempotencyStore(client)
-        counts = RequestCounts(store)
-        answered = counts.counter("source")
+    store = IdempotencyStore(quick_client(server.url))
+    counts = RequestCounts(store)
+    answered = counts.counter("source")
+    answered("200")
+    counts.flush()
+    server.kill()
+    for _ in range(3):
         answered("200")
         counts.flush()
-        server.kill()
-        for _ in range(3):
-            answered("200")
-            counts.flush()
-        server.start()
-        counts.flush()
-        assert Counters(store).totals().requests == {("source", "200"): 4}
+    server.start()
+    counts.flush()
+    assert Counters(store).totals().requests == {("source", "200"): 4}
 
 
 def test_mails_are_counted_by_how_they_end(make: MakeStage, systems: Systems) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bridge.history import LETTERS, HistoryEvent, What, read
-from bridge.idempotency import Claim, IdempotencyStore, script_text
+from bridge.idempotency import Claim, IdempotencyStore
 from bridge.models import DeliveryState, TicketRef
 from bridge.reading import OVERLAP
+from bridge.scripts import script_text
 from tests.bridge.stage import Stage
 from tests.bridge.test_following import ended, opened, refuse_closing
 from tests.bridge.test_idempotency import CONNECTOR, claim, client, observe, report, store
@@ -139,7 +141,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_any_text_is_kept_as_it_is_but_for_its_length(store: IdempotencyStore, text: str) -> None:
-    observe(store, report(1))
+    observe(store, report(1, subject="Malware on ü", agent_id=99_999_999_999))
     for _ in range(2):
         store.clock_offset += 1
         assert store.release(claim(store, 1), state=DeliveryState.PENDING, reason=text, delay=0)
@@ -147,6 +149,11 @@ def test_any_text_is_kept_as_it_is_but_for_its_length(store: IdempotencyStore, t
     assert (event.what, event.times) == ("waiting", 2)
     assert event.text.removesuffix("…") == text[: len(event.text.removesuffix("…"))]
     assert len(event.text) >= min(len(text), 150)
+    [listed] = store.read_deliveries([(1, CONNECTOR)])
+    delivery = store.delivery(1, CONNECTOR)
+    assert delivery is not None
+    assert listed == replace(delivery, subject="Malware on ü", agent_id=99_999_999_999)
+    assert listed.reason == text
 
 
 def test_what_cannot_be_read_is_left_out() -> None:

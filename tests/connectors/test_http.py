@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import os
 import socket
@@ -123,6 +124,34 @@ def half_a_header(talk: Talk) -> None:
 def not_http(talk: Talk) -> None:
     talk.receive()
     talk.say(b"220 mail.example.com ESMTP\r\n")
+
+
+# What is counted
+
+
+def test_each_answer_is_told_by_its_status_and_each_missing_one() -> None:
+    told: list[str] = []
+    refusals = [answers(answer(status=f"{status} No")) for status in (404, 503)]
+    for script in (answers(answer()), *refusals, silent, not_http):
+        with RawServer(script) as server:
+            http = session(timeout=0.4, answered=told.append)
+            with contextlib.suppress(Outcome):
+                http.request("GET", f"{server.url}/x")
+    assert told == ["200", "404", "503", "none", "none"]
+
+
+def test_what_was_held_back_is_not_counted() -> None:
+    told: list[str] = []
+
+    def held() -> None:
+        raise Unavailable("paused")
+
+    with RawServer(answers(answer())) as server:
+        for name in ("before_request", "before_send"):
+            http = session(answered=told.append, **{name: held})
+            with pytest.raises(Unavailable, match="paused"):
+                http.request("GET", f"{server.url}/x")
+    assert told == []
 
 
 @pytest.mark.parametrize("intent", ["read", "create", "update"])

@@ -10,7 +10,7 @@ from typing import Any, cast
 import redis
 
 from bridge import idempotency
-from bridge.idempotency import script_text
+from bridge.scripts import script_text
 from tests.model.model import Command
 
 #: Seconds since the epoch when every run begins.

@@ -57,6 +57,7 @@ class Tracker(Connector):
             headers={"User-Agent": context.user_agent, "Authorization": f"Bearer {token}"},
             secrets=[token],
             before_request=context.before_request,
+            answered=context.answered,
         )
 
     def parts(self) -> Sequence[TemplatePart]:
