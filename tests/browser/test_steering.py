@@ -13,12 +13,6 @@ from tests.browser.chrome import Window, window
 from tests.end_to_end.conftest import wait_until
 
 
-@pytest.fixture(scope="module")
-def shown() -> Iterator[story.Shown]:
-    with story.running() as running:
-        yield running
-
-
 @pytest.fixture
 def opened(browser: Browser, shown: story.Shown) -> Iterator[Window]:
     with window(browser, shown.url) as opened:
