@@ -30,7 +30,7 @@ def test_everything_serves(page: Page, stage: Stage) -> None:
     text = words(page.get("/connectors"))
     assert "All 3 connectors serve." in text
     assert "psa connectwise, " in text
-    assert "1 delivery, 1 of them now" in text
+    assert "1 now, nothing later" in text
     assert "Probe now" not in text
 
 
