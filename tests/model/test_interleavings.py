@@ -110,6 +110,16 @@ def test_two_workers_and_one_create(
                 break
 
 
+def begin(world: World, steps: int, *, in_doubt: bool) -> str:
+    """As `first_comes_to`, in the turn that creates, or in the one that looks an earlier create up."""
+    world.open[1] = "as first seen"
+    world.poll()
+    if in_doubt:
+        first_comes_to(world, LONGEST_TURN, "late 58")
+        world.wait(6)
+    return first_comes_to(world, steps, "")
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", ["crash", "freeze"])
 @pytest.mark.parametrize("in_doubt", [False, True], ids=["create", "look-up"])
@@ -119,12 +129,7 @@ def test_what_a_person_handles_at_every_step(redis_url: str, how: str, in_doubt:
     for steps in range(LONGEST_TURN):
         world = World(redis_url)
         try:
-            world.open[1] = "as first seen"
-            world.poll()
-            if in_doubt:
-                first_comes_to(world, LONGEST_TURN, "late 58")
-                world.wait(6)
-            at = first_comes_to(world, steps, "")
+            at = begin(world, steps, in_doubt=in_doubt)
             stop(world, 0, how)
             world.wait(9)
             world.handle(1)
@@ -160,12 +165,7 @@ def test_every_fault_at_every_step(redis_url: str, in_doubt: bool) -> None:
         while which < len(faults):
             world = World(redis_url)
             try:
-                world.open[1] = "as first seen"
-                world.poll()
-                if in_doubt:
-                    first_comes_to(world, LONGEST_TURN, "late 58")
-                    world.wait(6)
-                at = first_comes_to(world, steps, "")
+                at = begin(world, steps, in_doubt=in_doubt)
                 faults = faults_of(at)
                 if faults:
                     world.step(0, faults[which])
