@@ -72,6 +72,7 @@ def blueprint(site: Site) -> Blueprint:
             "connectors.html",
             cards=found,
             paused=[card for card in found if card.pause],
+            slow=[card for card in found if card.slow],
             checks={card.name: checks.last(card.name) for card in found},
             trials={card.name: trials.last(card.name) for card in found},
             steps={name: tuple(told) for name, told in steps.items()},
