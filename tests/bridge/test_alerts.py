@@ -532,7 +532,7 @@ def test_check_warns_of_a_single_carrier_without_a_finding(make: MakeStage) -> N
     assert list(advice(make("oncall", "backup").runtime.settings)) == []
     stage = make("oncall")
     result = CliRunner().invoke(main, ["--config", str(stage.config), "check"])
-    assert (result.exit_code, result.stdout) == (0, "all well\n")
+    assert (result.exit_code, result.stdout) == (0, "nothing wrong, 1 warning\n")
     assert result.stderr.startswith("warning: alerts.connectors: oncall alone carries notices")
 
 
