@@ -16,7 +16,7 @@ from bridge.settings import secrets
 from bridge.text import one_line
 from bridge.web.concerns import SLOW
 from bridge.web.times import lasted
-from bridge.web.troubles import waiting, why
+from bridge.web.troubles import passing, waiting, why
 from connectors.base import ConnectorSettings
 from connectors.redaction import redact
 
@@ -59,6 +59,8 @@ class Card:
     #: The pause in a few words, and what to do.
     paused_as: str
     what_to_do: str
+    #: Does it only ask for a rest, which needs nobody yet?
+    passing: bool
     #: How many reports have no ticket yet, since when and why; '' when none, or the connector is paused.
     waiting: str
     #: Has one of them waited for longer than a ticket takes?
@@ -100,6 +102,7 @@ def card(runtime: Runtime, service: Service, requests: Mapping[tuple[str, str], 
         pause=replace(pause, reason=one_line(pause.reason)) if pause else None,
         paused_as=paused_as,
         what_to_do=what_to_do,
+        passing=pause is not None and passing(pause, store.now()),
         waiting=""
         if first is None
         else f"{first.count:,}, the first for {lasted(first.longest)}{one_line(why(runtime, first))}",

@@ -56,6 +56,7 @@ def test_a_pause_says_why_until_when_and_what_to_do(
     html = page.get("/connectors")
     text = words(html)
     assert "1 of 3 connectors is paused: psa (" in text
+    assert f'class="card verdict {"wait" if kind == "rate" else "bad"}"' in html
     assert "the <b>board</b> is closed" in text
     assert "<b>board" not in html
     for each in said:
