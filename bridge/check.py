@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import redis
 
@@ -66,8 +68,19 @@ def advice(settings: Settings) -> Iterator[str]:
             f"alerts.connectors: {name} alone carries notices, and it is a destination too, so nobody is told when "
             f"{name} itself is paused; name a second one, or let an uptime monitor ask /status"
         )
+    open_to_all = [path for path in settings.secret_files if _readable_by_all(path)]
+    if open_to_all:
+        yield f"every account of this machine can read these secrets; chmod 600 {' '.join(map(str, open_to_all))}"
     if settings.web.problem():
         yield f"`run` and `web` do not start: {settings.web.problem()}"
+
+
+def _readable_by_all(path: Path) -> bool:
+    """Containers are given their secrets so (in /run/secrets), where nobody else is."""
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH) and path.resolve().parts[:3] != ("/", "run", "secrets")
+    except OSError:  # what cannot be read is said elsewhere
+        return False
 
 
 def check_online(

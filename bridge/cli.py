@@ -244,7 +244,7 @@ def worker() -> int:
 
 @command("web", level=None)
 def web() -> int:
-    """Health and status over HTTP."""
+    """The page, status, metrics and webhooks over HTTP; any number may run."""
     return _process(_shared(), "web")
 
 
@@ -311,9 +311,12 @@ def check(online: bool) -> int:
             findings += check_online(settings, meter.each)
     for finding in findings:
         click.echo(_clean(f"{finding.setting}: {finding.message}"))
-    for sentence in advice(settings):
+    warnings = list(advice(settings))
+    for sentence in warnings:
         click.echo(f"warning: {_clean(sentence)}", err=True)
-    click.echo(f"{len(findings)} finding{'s' if len(findings) != 1 else ''}" if findings else "all well")
+    found = f"{len(findings)} finding{'s' if len(findings) != 1 else ''}" if findings else "nothing wrong"
+    more = f", {len(warnings)} warning{'s' if len(warnings) != 1 else ''}" if warnings else ""
+    click.echo(f"{found}{more}" if findings or warnings else "all well")
     return 1 if findings else 0
 
 

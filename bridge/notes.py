@@ -34,6 +34,28 @@ def what(item: str) -> str:
     return _WHAT[item.partition("-")[0]]
 
 
+#: What the note of each kind says, by the start of its key.
+_SAID = {
+    "update": "what changed in the report",
+    "ended": "the report is over",
+    "reopened": "the report is open again",
+    "continued": "a new ticket goes on with the report",
+    "comment": "a comment from Huntress",
+    "details": "details that came after the ticket was made",
+    "plain": "why the ticket has the plain rendering",
+    "duplicate": "a second ticket for the same report",
+    "resolution": "Huntress did not resolve the report",
+}
+
+
+def said(key: str) -> str:
+    """What the note with `key` says, for people, with the key by which it is found in the ticket."""
+    if key.endswith("-refused"):
+        return f"the ticket system did not close the ticket ({key})"
+    kind = key.partition("-")[0]
+    return f"{_SAID[kind]} ({key})" if kind in _SAID else key
+
+
 def details(organization: Organization | None, agent: Agent | None) -> Note:
     """Organization and host, which the source did not give in time for the ticket."""
     lines = ["Details that came after this ticket was made."]

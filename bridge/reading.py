@@ -167,6 +167,11 @@ class Reading(Scripts):
         first = cast("list[tuple[str, float]]", self.client.zrange(key, 0, 0, withscores=True))
         return self.client.zcard(key), first[0][1] / 1000 if first else None
 
+    def longest_waiting(self, connector: str) -> Delivery | None:
+        """The one of `waiting` that waits longest."""
+        first = cast("list[str]", self.client.zrange(self.key(f"waiting:{connector}"), 0, 0))
+        return self.delivery(report_key(first[0]), connector) if first else None
+
     def entered(self, state: DeliveryState) -> dict[str, dict[ReportKey, float]]:
         """By connector, the reports in `state` and since when (seconds since the epoch), oldest first."""
         found: dict[str, dict[ReportKey, float]] = {}

@@ -14,6 +14,9 @@ from bridge.idempotency import Pause
 from bridge.runtime import Runtime
 from bridge.settings import secrets
 from bridge.text import one_line
+from bridge.web.concerns import SLOW
+from bridge.web.times import lasted
+from bridge.web.troubles import passing, waiting, why
 from connectors.base import ConnectorSettings
 from connectors.redaction import redact
 
@@ -56,6 +59,12 @@ class Card:
     #: The pause in a few words, and what to do.
     paused_as: str
     what_to_do: str
+    #: Does it only ask for a rest, which needs nobody yet?
+    passing: bool
+    #: How many reports have no ticket yet, since when and why; '' when none, or the connector is paused.
+    waiting: str
+    #: Has one of them waited for longer than a ticket takes?
+    slow: bool
     scheduled: int
     under_way: int
     #: Why the others wait while the first ticket since the start is being proven findable; '' otherwise.
@@ -85,6 +94,7 @@ def card(runtime: Runtime, service: Service, requests: Mapping[tuple[str, str], 
     hidden = secrets(runtime.settings)
     given = service.settings.model_fields_set | {"type"}
     shown = list(shown_settings(service.settings, hidden))
+    first = next((each for each in waiting(runtime) if each.connector == name), None)
     return Card(
         name=name,
         type=service.connector.type,
@@ -92,6 +102,11 @@ def card(runtime: Runtime, service: Service, requests: Mapping[tuple[str, str], 
         pause=replace(pause, reason=one_line(pause.reason)) if pause else None,
         paused_as=paused_as,
         what_to_do=what_to_do,
+        passing=pause is not None and passing(pause, store.now()),
+        waiting=""
+        if first is None
+        else f"{first.count:,}, the first for {lasted(first.longest)}{one_line(why(runtime, first))}",
+        slow=first is not None and first.longest > SLOW,
         scheduled=store.scheduled(name),
         under_way=store.under_way(name, service.group),
         proving=""

@@ -72,6 +72,8 @@ def blueprint(site: Site) -> Blueprint:
             "connectors.html",
             cards=found,
             paused=[card for card in found if card.pause],
+            trouble=any(card.pause and not card.passing for card in found),
+            slow=[card for card in found if card.slow],
             checks={card.name: checks.last(card.name) for card in found},
             trials={card.name: trials.last(card.name) for card in found},
             steps={name: tuple(told) for name, told in steps.items()},

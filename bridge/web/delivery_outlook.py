@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bridge.history import HistoryEvent, What
 from bridge.models import Delivery, DeliveryState
+from bridge.notes import said
 from bridge.text import clean
 
 #: States that `retry`, and `handle`, do something about.
@@ -139,7 +140,7 @@ def timeline(events: list[HistoryEvent]) -> list[Moment]:
                 at=event.at,
                 words=_WORDS[what],
                 kind=_KINDS.get(what, ""),
-                text=clean(event.text),
+                text=clean(said(event.text) if what is What.NOTED else event.text),
                 after=None if before is None else event.at - before,
                 attempt=event.attempt,
                 times=event.times,

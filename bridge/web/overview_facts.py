@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
 from bridge.absences import Absences
 from bridge.counters import COUNTED_SEVERITIES, Counters, Histogram
-from bridge.health import STALE
 from bridge.models import DeliveryState
 from bridge.runtime import Runtime
 from bridge.text import one_line, shorten
 from bridge.web.charts import Chart, Series, bars
+from bridge.web.concerns import find_concerns
 from bridge.web.site import Site
 from bridge.web.times import lasted
-from bridge.web.troubles import Trouble, find_troubles
+from bridge.web.troubles import find_troubles
 
 #: Days that the charts may show.
 SPANS = (14, 30)
-#: Without these nothing moves.
-NEEDED = ("poller", "worker")
-#: Seconds after which a report that waits for its ticket needs a person, as in `docs/monitoring/alerts.yml`.
-LATE = 900.0
 #: Longest sentence of a problem, in characters.
 LONGEST = 600
 
@@ -32,12 +28,12 @@ _ADVICE = {
     "poll": "What is new becomes no ticket meanwhile, and none is lost. Check that a poller runs, the network, and "
     "api_key and api_secret under [huntress].",
     "stream": "Incident reports are not concerned. Check that the API key may read it.",
-    "paused": "Mend what the reason names, if it names something; the connector is probed by itself, and what waits "
-    "goes out then.",
+    "paused": "Mend what the reason names; the connector is probed by itself, and what waits goes out then.",
+    "late": "It is tried again by itself. Mend what the reason names; if one is urgent, make the ticket by hand and "
+    "take it over with `link`.",
     "untold": "Check the connectors named under [alerts].",
     "processes": "Start it, or look into its log.",
     "configuration": "The version before stays in use. Mend the file; it is read again by itself.",
-    "late": "Each delivery says why it waits; mend that, and it goes out by itself.",
     "unserved": "Configure that connector again, or mark them as handled.",
     "rejected": "Mend what each reason names, then retry; or mark it as handled.",
     "held": "Look whether the ticket exists, then link it, retry, or mark it as handled.",
@@ -87,6 +83,8 @@ class Overview:
 
     verdict: str
     problems: list[Problem]
+    #: What may mend itself, in sentences.
+    concerns: list[str]
     last_poll: float | None
     cycle: float | None
     requests: int
@@ -105,8 +103,8 @@ class Overview:
     days: int
 
     @property
-    def well(self) -> bool:
-        return not self.problems
+    def mood(self) -> Literal["good", "wait", "bad"]:
+        return "bad" if self.problems else "wait" if self.concerns else "good"
 
 
 def overview(site: Site, days: int = SPANS[0]) -> Overview:
@@ -115,13 +113,16 @@ def overview(site: Site, days: int = SPANS[0]) -> Overview:
     store, poll = runtime.store, runtime.books.poll()
     counted = {state: store.count(state) for state in DeliveryState}
     waiting = counted[DeliveryState.PENDING] + counted[DeliveryState.CREATING]
+    on_the_way = sum(store.waiting(name)[0] for name in {*runtime.services, *store.connectors()})
     problems = list(find_problems(runtime, counted))
+    concerns = [_sentence(each) for each in find_concerns(runtime)]
     counters = Counters(store)
     times = counters.delivery_times(days)
     today = next(reversed(times.values()), Histogram())
     return Overview(
-        verdict=verdict(len(problems), waiting),
+        verdict=verdict(len(problems), len(concerns), min(on_the_way, waiting), max(0, waiting - on_the_way)),
         problems=problems,
+        concerns=concerns,
         last_poll=poll.last_complete_at,
         cycle=poll.cycle_seconds,
         requests=runtime.budget.used(),
@@ -141,22 +142,28 @@ def overview(site: Site, days: int = SPANS[0]) -> Overview:
     )
 
 
-def verdict(problems: int, waiting: int) -> str:
-    """Is all well, as one sentence."""
+def verdict(problems: int, concerns: int, on_the_way: int, quiet: int) -> str:
+    """Is all well, as one sentence. `quiet`: tickets that quiet hours hold back."""
     if problems:
         return "One thing needs a person." if problems == 1 else f"{problems} things need a person."
-    if waiting:
-        return f"All is well; {'one ticket is' if waiting == 1 else f'{waiting:,} tickets are'} on the way."
-    return "All is well: every open report has its tickets."
+    if concerns:
+        return "Nothing needs a person yet, but not all is well."
+    parts = []
+    if on_the_way:
+        parts.append("one ticket is on the way" if on_the_way == 1 else f"{on_the_way:,} tickets are on the way")
+    if quiet:
+        what = "one waits" if quiet == 1 else f"{quiet:,} wait"
+        parts.append(f"{what} until quiet hours or maintenance end")
+    return f"All is well; {', '.join(parts)}." if parts else "All is well: every open report has its tickets."
 
 
 def find_problems(runtime: Runtime, counted: Mapping[DeliveryState, int]) -> Iterator[Problem]:
     """What needs a person, what stops everything first."""
-    troubles = list(find_troubles(runtime))
-    yield from (_of(trouble) for trouble in troubles if trouble.kind == "poll")
-    yield from (_problem("processes", text) for text in silent(runtime))
-    yield from (_of(trouble) for trouble in troubles if trouble.kind != "poll")
-    yield from late(runtime, {trouble.connector for trouble in troubles if trouble.kind == "paused"})
+    for trouble in find_troubles(runtime):
+        kind: str = trouble.kind
+        if kind == "late" and trouble.connector not in runtime.services:
+            kind = "unserved"
+        yield _problem(kind, trouble.text, **({"connector": trouble.connector} if trouble.kind == "late" else {}))
     refused, held = counted[DeliveryState.REJECTED], counted[DeliveryState.HELD]
     if refused:
         what = "One ticket was" if refused == 1 else f"{refused:,} tickets were"
@@ -172,45 +179,15 @@ def find_problems(runtime: Runtime, counted: Mapping[DeliveryState, int]) -> Ite
         yield _problem("configuration", f"On {host} the changed configuration is refused: {text}")
 
 
-def silent(runtime: Runtime) -> Iterator[str]:
-    """Processes that are needed and give no sign of life, or say that they do not do their work."""
-    now = runtime.store.now()
-    beats = runtime.books.heartbeats()
-    alive = {beat.role for beat in beats if abs(now - beat.at) <= STALE}
-    for role in NEEDED:
-        if role not in alive:
-            yield f"No {role} gives a sign of life."
-    for beat in beats:
-        if beat.problem and abs(now - beat.at) <= STALE:
-            yield f"The {beat.role} on {beat.host} (pid {beat.pid}) does not do its work: {beat.problem}."
-
-
-def late(runtime: Runtime, paused: Container[str]) -> Iterator[Problem]:
-    """Connectors whose tickets wait too long, though no pause says why: their system is away, or nobody serves them."""
-    now = runtime.store.now()
-    for name in sorted({*runtime.services, *runtime.store.connectors()}):
-        count, since = runtime.store.waiting(name)
-        if since is None or now - since <= LATE or name in paused:
-            continue
-        kind = "late" if name in runtime.services else "unserved"
-        unserved = ", which is not configured any more" if kind == "unserved" else ""
-        what = (
-            f"One ticket waits for connector {name}{unserved}, for"
-            if count == 1
-            else (f"{count:,} tickets wait for connector {name}{unserved}, the first for")
-        )
-        yield _problem(kind, f"{what} {lasted(now - since)}.", connector=name)
-
-
-def _of(trouble: Trouble) -> Problem:
-    text = trouble.text[:1].upper() + trouble.text[1:]
-    return _problem(trouble.kind, text if text.endswith((".", "!", "?")) else f"{text}.")
-
-
 def _problem(kind: str, text: str, **more: str) -> Problem:
     """`more`: further filters of the page that the kind leads to."""
     endpoint, label, arguments = _LINKS.get(kind, ("", "", {}))
-    return Problem(shorten(one_line(text), LONGEST), _ADVICE[kind], endpoint, label, {**arguments, **more})
+    return Problem(_sentence(text), _ADVICE[kind], endpoint, label, {**arguments, **more})
+
+
+def _sentence(text: str) -> str:
+    text = shorten(one_line(text[:1].upper() + text[1:]), LONGEST)
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def connector_lines(site: Site) -> Iterator[ConnectorLine]:

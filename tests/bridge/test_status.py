@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from bridge.absences import Absences
 from bridge.bookkeeping import OVERDUE
@@ -80,7 +82,21 @@ def poll(runtime: Runtime) -> Cycle:
         leadership.stop()
 
 
+def beat(runtime: Runtime) -> None:
+    """Poller and worker live, as far as the books say."""
+    for role in ("poller", "worker"):
+        runtime.books.beat(role)
+
+
+def look(runtime: Runtime) -> dict[str, Any]:
+    """What `/status` says while the processes live."""
+    beat(runtime)
+    return status(runtime)
+
+
 def answer(runtime: Runtime, path: str = "/status") -> tuple[int, Any]:
+    with suppress(redis.RedisError):
+        beat(runtime)
     reply = create_app(runtime).test_client().get(path)
     return reply.status_code, reply.get_json() if reply.is_json else reply.text
 
@@ -90,6 +106,14 @@ def test_before_the_first_poll_it_is_not_well(runtime: Runtime) -> None:
     assert code == 503
     assert body["problems"] == ["no complete poll since the start"]
     assert body["poll"]["last_complete_at"] is None
+
+
+@pytest.mark.parametrize("role", ["poller", "worker"])
+def test_without_a_process_that_is_needed_it_is_not_well(runtime: Runtime, role: str) -> None:
+    poll(runtime)
+    assert look(runtime)["ok"]
+    runtime.books.leave(role)
+    assert status(runtime)["problems"] == [f"no {role} gives a sign of life"]
 
 
 def test_after_a_complete_poll_it_is(runtime: Runtime, source: PretendHuntress) -> None:
@@ -109,10 +133,10 @@ def test_after_a_complete_poll_it_is(runtime: Runtime, source: PretendHuntress) 
 def test_a_source_that_only_fails_is_overdue_after_ten_minutes(runtime: Runtime, source: PretendHuntress) -> None:
     source.fault("status", status=500, times=None)
     assert not poll(runtime).complete
-    assert status(runtime)["ok"], "a poll was tried just now; give it time"
+    assert look(runtime)["ok"], "a poll was tried just now; give it time"
     runtime.store.clock_offset += OVERDUE - 5
     poll(runtime)
-    assert status(runtime)["ok"]
+    assert look(runtime)["ok"]
     runtime.store.clock_offset += 10
     code, body = answer(runtime)
     assert code == 503
@@ -125,9 +149,9 @@ def test_a_source_that_only_fails_is_overdue_after_ten_minutes(runtime: Runtime,
 def test_a_poll_that_was_complete_once_counts_for_ten_minutes(runtime: Runtime, source: PretendHuntress) -> None:
     poll(runtime)
     runtime.store.clock_offset += OVERDUE - 5
-    assert status(runtime)["ok"]
+    assert look(runtime)["ok"]
     runtime.store.clock_offset += 10
-    found = status(runtime)
+    found = look(runtime)
     assert not found["ok"]
     assert found["poll"]["last_complete_at"] in found["problems"][0]
 
@@ -136,11 +160,11 @@ def test_slow_cycles_have_three_of_their_own_length(runtime: Runtime) -> None:
     poll(runtime)
     runtime.books.save_poll(expected_cycle_seconds=1000.0)
     runtime.store.clock_offset += 2990
-    assert status(runtime)["ok"]
+    assert look(runtime)["ok"]
     runtime.store.clock_offset += 20
-    assert not status(runtime)["ok"]
+    assert not look(runtime)["ok"]
     runtime.books.save_poll(expected_cycle_seconds=100.0, cycle_seconds=1100.0)
-    assert status(runtime)["ok"], "what the last cycle really took counts as well"
+    assert look(runtime)["ok"], "what the last cycle really took counts as well"
 
 
 def test_a_stream_that_cannot_be_listed_is_shown_and_after_ten_minutes_a_problem(
@@ -151,13 +175,13 @@ def test_a_stream_that_cannot_be_listed_is_shown_and_after_ten_minutes_a_problem
     runtime.store.clock_offset += LISTED_EVERY
     source.fault("status", path="/escalations", status=500, times=None)
     poll(runtime)
-    found = status(runtime)
+    found = look(runtime)
     assert found["ok"]
     assert found["streams"]["escalation"]["error"].startswith("Huntress answered 500")
     assert found["streams"]["escalation"]["last_complete_at"] is not None
     runtime.store.clock_offset += OVERDUE + 1
     poll(runtime)
-    (problem,) = status(runtime)["problems"]
+    (problem,) = look(runtime)["problems"]
     assert problem.startswith("escalations cannot be listed since ")
     assert ": Huntress answered 500" in problem
 
@@ -180,12 +204,12 @@ def test_reports_that_are_no_longer_listed_are_counted_and_the_first_five_shown(
     for number in range(1, 8):
         source.add_report(id=number)
     poll(runtime)
-    assert status(runtime)["reports"]["no_longer_listed"] == {"count": 0, "first": []}
+    assert look(runtime)["reports"]["no_longer_listed"] == {"count": 0, "first": []}
     for number in range(1, 7):
         source.close_report(number, status="reviewing")  # a status that nobody knows
     runtime.store.clock_offset += 20
     poll(runtime)
-    found = status(runtime)
+    found = look(runtime)
     assert found["ok"]
     assert found["reports"]["open"] == 1
     listed = found["reports"]["no_longer_listed"]
@@ -203,7 +227,7 @@ def test_a_report_that_was_not_asked_for_yet_is_shown_as_well(runtime: Runtime, 
     leadership = Leadership(runtime.store, "poller", patience=1e9)
     Absences(runtime.store).miss(leadership.attempt(), runtime.store.now() + 1, [1])
     leadership.stop()
-    [shown] = status(runtime)["reports"]["no_longer_listed"]["first"]
+    [shown] = look(runtime)["reports"]["no_longer_listed"]["first"]
     assert shown["report_id"] == 1
     assert shown["reason"] == "Huntress no longer lists this report; whether it is over is asked next."
 
@@ -240,7 +264,7 @@ def test_the_last_event_taken_and_the_last_one_refused_are_shown(make: Callable[
 
 def test_a_refused_configuration_is_shown(runtime: Runtime) -> None:
     runtime.books.save_configuration_problem("web.port: not a number")
-    assert list(status(runtime)["configuration_problems"].values()) == ["web.port: not a number"]
+    assert list(look(runtime)["configuration_problems"].values()) == ["web.port: not a number"]
 
 
 def test_without_redis_only_the_process_is_alive(

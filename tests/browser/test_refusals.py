@@ -110,11 +110,14 @@ def test_redis_away_is_said_and_found_again(inside: Window, door: Door) -> None:
     inside.expected.append("status of 503")
     inside.page.clock.install()
     inside.go("/")
-    stale = inside.page.get_by_text("This page could not be refreshed")
+    stale = inside.page.get_by_text("Redis does not answer. What this page shows is of ")
+    verdict = inside.page.locator("#verdict")
+    ground = verdict.evaluate("it => getComputedStyle(it).backgroundColor")
     door.server.stop()
     inside.page.clock.run_for(5_500)
     expect(stale).to_be_visible()
     expect(inside.page.get_by_role("heading", level=1)).to_have_text("Overview")
+    assert verdict.evaluate("it => getComputedStyle(it).backgroundColor") != ground, "it does not go on looking well"
     with window(inside.page.context.browser or pytest.fail("no browser"), door.url) as other:
         other.expected.append("status of 503")
         assert other.go("/deliveries").status == 503

@@ -152,6 +152,19 @@ def test_check_of_a_right_configuration_finds_nothing(world: World, make_bridge:
     assert not world.mailbox.messages
 
 
+def test_check_warns_of_secrets_that_everybody_can_read(world: World, make_bridge: MakeBridge) -> None:
+    secret = Path(make_bridge(world).folder, "key")
+    secret.write_text("hk_pretend")
+    secret.chmod(0o644)
+    source = {key: value for key, value in world.huntress.settings().items() if key != "api_key"}
+    bridge = make_bridge(world, huntress={**source, "api_key_file": str(secret)})
+    warned = inside("check", config=bridge.config)
+    assert (warned.exit_code, warned.stdout) == (0, "nothing wrong, 1 warning\n")
+    assert f"every account of this machine can read these secrets; chmod 600 {secret}" in warned.stderr
+    secret.chmod(0o600)
+    assert inside("check", config=bridge.config).stdout == "all well\n"
+
+
 def test_check_tries_the_streams_that_are_turned_on(world: World, make_bridge: MakeBridge) -> None:
     sources = {"escalations": True, "platform_actions": True}
     checked = inside("check", "--online", config=make_bridge(world, sources=sources).config)

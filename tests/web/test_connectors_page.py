@@ -56,6 +56,7 @@ def test_a_pause_says_why_until_when_and_what_to_do(
     html = page.get("/connectors")
     text = words(html)
     assert "1 of 3 connectors is paused: psa (" in text
+    assert f'class="card verdict {"wait" if kind == "rate" else "bad"}"' in html
     assert "the <b>board</b> is closed" in text
     assert "<b>board" not in html
     for each in said:
@@ -139,7 +140,7 @@ def test_a_test_ticket_is_sent_step_by_step(page: Page, stage: Stage, systems: S
         assert f"{step}: worked" in text
     if name == "oncall":
         assert len(systems.mailbox.messages) == 1
-        assert "A test ticket stays behind" in text
+        assert "The mail stays where it arrived." in text
     else:
         assert len(systems.psa(name).creates()) == 1
         assert "Closed ticket" in text

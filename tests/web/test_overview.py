@@ -10,8 +10,10 @@ import pytest
 from bridge.counters import Histogram
 from bridge.models import DeliveryState
 from bridge.web.charts import Series, bars, day_name, round_up
+from bridge.web.concerns import SLOW
 from bridge.web.overview_facts import overview, reports_chart, times_chart, verdict
 from bridge.web.times import ago, lasted
+from bridge.web.troubles import LATE
 from tests.bridge.stage import MakeStage, Stage, Systems
 from tests.web.conftest import Page, words
 
@@ -160,7 +162,7 @@ def test_a_process_that_hangs_or_says_it_fails_is_told(page: Page, stage: Stage)
 def test_a_poll_that_is_overdue_comes_before_all(page: Page, stage: Stage) -> None:
     stage.store.clock_offset += 700
     stage.runtime.books.save_poll(error="Huntress answered 401")
-    stage.store.pause("desk", "rate", 600, "too many requests")
+    stage.store.pause("desk", "misconfigured", 600, "no such queue", probe_in=60)
     text = words(page.get("/"))
     assert text.index("No complete poll since") < text.index("No poller gives") < text.index("Connector desk is paused")
     assert ": Huntress answered 401." in text
@@ -177,17 +179,79 @@ def test_while_the_index_is_filled_counts_are_not_guessed(
 
 
 @pytest.mark.parametrize(
-    ("problems", "waiting", "sentence"),
+    ("problems", "concerns", "on_the_way", "quiet", "sentence"),
     [
-        (0, 0, "All is well: every open report has its tickets."),
-        (0, 1, "All is well; one ticket is on the way."),
-        (0, 1200, "All is well; 1,200 tickets are on the way."),
-        (1, 9, "One thing needs a person."),
-        (3, 0, "3 things need a person."),
+        (0, 0, 0, 0, "All is well: every open report has its tickets."),
+        (0, 0, 1, 0, "All is well; one ticket is on the way."),
+        (0, 0, 1200, 0, "All is well; 1,200 tickets are on the way."),
+        (0, 0, 0, 1, "All is well; one waits until quiet hours or maintenance end."),
+        (0, 0, 2, 3, "All is well; 2 tickets are on the way, 3 wait until quiet hours or maintenance end."),
+        (0, 2, 5, 1, "Nothing needs a person yet, but not all is well."),
+        (1, 2, 9, 0, "One thing needs a person."),
+        (3, 0, 0, 0, "3 things need a person."),
     ],
 )
-def test_all_in_one_sentence(problems: int, waiting: int, sentence: str) -> None:
-    assert verdict(problems, waiting) == sentence
+def test_all_in_one_sentence(problems: int, concerns: int, on_the_way: int, quiet: int, sentence: str) -> None:
+    assert verdict(problems, concerns, on_the_way, quiet) == sentence
+
+
+def test_a_ticket_that_takes_long_is_not_well_and_a_late_one_needs_a_person(
+    page: Page, stage: Stage, systems: Systems
+) -> None:
+    systems.connectwise.fault("status", path="/service/tickets", status=503, times=None)
+    stage.report(1, connectors=["psa"])
+    stage.work()
+    stage.store.clock_offset += SLOW + 5
+    well(stage)
+    text = words(page.get("/"))
+    assert "Nothing needs a person yet, but not all is well." in text
+    assert "One ticket waits in psa, the first for 65 s: " in text
+    assert "503" in text
+    assert "tickets wait for longer than they should: psa" in words(page.get("/connectors"))
+    stage.store.clock_offset += LATE
+    well(stage)
+    assert "One ticket waits in psa, the first for 16 min: " in words(page.get("/"))
+    code = page.client.get("/status")
+    assert (code.status_code, len(code.get_json()["problems"])) == (503, 1)
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_what_waits_for_a_connector_that_is_not_configured_is_late_too(
+    page: Page, stage: Stage, configured: bool
+) -> None:
+    name = "desk" if configured else "old"
+    stage.report(1, connectors=[name])
+    leader = int(stage.store.script("lead", "dispatcher", "test", 6000))
+    stage.store.dispatch(leader, name, name, 1, proof=False)
+    stage.store.clock_offset += SLOW + 1
+    well(stage)
+    assert ("no connector of that name is configured any more" in words(page.get("/"))) is not configured
+
+
+def test_failing_polls_are_told_long_before_they_are_overdue(page: Page, stage: Stage) -> None:
+    stage.runtime.books.save_poll(error="Huntress answered 502")
+    stage.store.clock_offset += 12
+    for role in ("poller", "worker"):
+        stage.runtime.books.beat(role)
+    text = words(page.get("/"))
+    assert "not all is well" in text
+    assert "Polls fail (for 12 s), so what is new is not seen: Huntress answered 502." in text
+    assert page.client.get("/status").status_code == 200
+
+
+def test_a_busy_ticket_system_needs_nobody_unless_it_goes_on(page: Page, stage: Stage) -> None:
+    stage.store.pause("psa", "rate", 30, "429, Retry-After 30")
+    text = words(page.get("/"))
+    assert "Nothing needs a person yet" in text
+    assert "Connector psa was asked to wait, 30 s more: 429, Retry-After 30." in text
+    stage.store.client.hincrby(stage.store.key("pause:psa"), "since", -1_000_000)
+    assert "One thing needs a person. Connector psa is paused: 429" in words(page.get("/"))
+
+
+def test_an_empty_redis_is_told_while_nothing_is_made(page: Page, stage: Stage) -> None:
+    until = round(1000 * (stage.store.now() + 40))
+    stage.store.client.hset(stage.store.key("meta"), "hold_until", until)
+    assert "Redis came back empty: no ticket is made for 40 s more" in words(page.get("/"))
 
 
 # -- charts ------------------------------------------------------------------------------------------------------------

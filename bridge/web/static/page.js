@@ -2,6 +2,15 @@
 
 const EVERY = 5000; // ms between refreshes of a page that is looked at
 const stale = document.getElementById("stale");
+let asOf = new Date();
+
+// What is shown is not true any more, as far as anybody knows: it must not go on looking well.
+function old(why) {
+  document.body.classList.toggle("old", why !== "");
+  stale.hidden = why === "";
+  const text = `${why} What this page shows is of ${asOf.toLocaleTimeString()}; it is asked again every ${EVERY / 1000} s.`;
+  if (why && stale.textContent !== text) stale.textContent = text;
+}
 
 // Is a person busy in this part of the page? Then it must not change under their hands.
 function busy(part) {
@@ -16,15 +25,16 @@ async function refresh() {
   try {
     const answer = await fetch(location.href, { headers: { "X-Live": "1" }, redirect: "error" });
     if (answer.status === 401) { location.reload(); return; }
-    if (!answer.ok) throw new Error(String(answer.status));
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (!answer.ok) { old(`${fresh.querySelector("h1")?.textContent || `It answers ${answer.status}`}.`); return; }
     for (const part of parts) {
       const now = fresh.getElementById(part.id);
       if (now && !now.isEqualNode(part) && !busy(part)) part.replaceWith(document.adoptNode(now));
     }
-    stale.hidden = true;
+    asOf = new Date();
+    old("");
   } catch {
-    stale.hidden = false;
+    old("The bridge does not answer.");
   }
 }
 
