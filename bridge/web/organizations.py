@@ -153,10 +153,10 @@ def blueprint(site: Site) -> Blueprint:
 
     def chosen(connector: str, known: LookUp) -> list[Assignment]:
         """What the form asks for: `take` names organizations, `company-<id>` the company of each."""
-        organizations = site.runtime.books.organizations()
+        organizations = {str(one.id): one for one in site.runtime.books.organizations().values()}
         found = []
         for name in dict.fromkeys(request.form.getlist("take")):
-            organization = organizations.get(int(name)) if name.isascii() and name.isdecimal() else None
+            organization = organizations.get(name)
             company = known.company(request.form.get(f"company-{name}", ""))
             if organization is None or company is None:
                 who = organization.name if organization else name[:40]

@@ -66,6 +66,8 @@ def test_anything_else_does_not(door: Door, password: str) -> None:
         "/\t/elsewhere.test",
         "/\n/elsewhere.test",
         "javascript:alert(1)",
+        "//[",
+        "http://[",
         "elsewhere",
         "/login?next=/",
         "/logout",

@@ -179,6 +179,7 @@ def test_many_are_accepted_at_once_and_another_company_is_chosen_by_search(page:
         ({"take": "2"}, "No company is chosen for Northwnd Dental"),
         ({"take": "2", "company-2": "999"}, "No company is chosen for Northwnd Dental"),
         ({"take": "77", "company-77": "11"}, "No company is chosen for 77"),
+        ({"take": "9" * 5000, "company-1": "11"}, "No company is chosen for 9999"),
         ({"take": "x<b>", "company-x<b>": "11"}, "No company is chosen for x&lt;b&gt;"),
     ],
 )
