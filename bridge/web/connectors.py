@@ -60,9 +60,8 @@ def blueprint(site: Site) -> Blueprint:
         pause = site.runtime.store.paused(name)
         if pause is None or pause.kind != "rate":
             return False
-        flash(
-            f"{name} asked to be left alone, so nothing is sent to it now: {pause.reason}. Try again later.", "failed"
-        )
+        reason = one_line(pause.reason)
+        flash(f"{name} asked to be left alone, so nothing is sent to it now: {reason}. Try again later.", "failed")
         return True
 
     @pages.get("/connectors")
@@ -96,7 +95,7 @@ def blueprint(site: Site) -> Blueprint:
         service = service_of(name)
         pause = site.runtime.store.paused(name)
         if pause is not None:
-            flash(f"{name} is paused, so no test ticket is sent: {pause.reason}", "failed")
+            flash(f"{name} is paused, so no test ticket is sent: {one_line(pause.reason)}", "failed")
             return back(name)
         site.audit("test ticket", connector=name)
         told: list[TrialStep] = []
