@@ -61,7 +61,7 @@ def visible(text: str) -> str:
 
 
 def spelled(character: str) -> str:
-    """Its number in hexadecimal behind a backslash, as JSON and TOML read it."""
+    """Its number in hexadecimal behind a backslash, as TOML reads it."""
     number = ord(character)
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from waitress.channel import HTTPChannel
@@ -16,6 +16,7 @@ from waitress.server import create_server
 from bridge.runtime import Runtime
 from bridge.settings import ConfigurationError
 from bridge.web.app import create_app
+from bridge.web.visitor import lane, parse, trusted
 from bridge.webhooks import LONGEST_BODY
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 THREADS = 4
 #: Connections at once.
 CONNECTIONS = 200
+#: Those of one address (of IPv6 a /64) that is no trusted proxy, so that one stranger leaves room for others.
+OF_ONE = CONNECTIONS // 4
 #: Seconds after which a connection is closed on which nothing moves, and those that one request may take to arrive.
 IDLE = 30
 SLOWEST = 30.0
@@ -35,12 +38,20 @@ logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
 class _Channel(HTTPChannel):
-    """A connection that sends a request by single bytes is closed, or a few of them would occupy all there are."""
+    """A connection that sends a request by single bytes is closed, or a few of them would occupy all there are.
 
-    def __init__(self, *arguments: Any, clock: Callable[[], float], **more: Any) -> None:
+    So is one of an address that has too many, by what `crowded` says of the addresses of all and its own.
+    """
+
+    def __init__(
+        self, *arguments: Any, clock: Callable[[], float], crowded: Callable[[list[str], str], bool], **more: Any
+    ) -> None:
         self._clock = clock
         self._began = 0.0
         super().__init__(*arguments, **more)
+        channels = cast("dict[int, HTTPChannel]", self.server.active_channels)
+        if crowded([channel.addr[0] for channel in channels.values()], self.addr[0]):
+            self.will_close = True
 
     def received(self, data: bytes) -> bool:
         now = self._clock()
@@ -50,6 +61,13 @@ class _Channel(HTTPChannel):
             self.will_close = True
             return False
         return bool(super().received(data))
+
+
+def _crowded(runtime: Runtime, there: list[str], address: str) -> bool:
+    """Has `address` more connections than one may have, of those that are `there`?"""
+    if len(there) <= OF_ONE or trusted(parse(address), runtime.settings.web.trusted_proxies):
+        return False
+    return sum(lane(each) == lane(address) for each in there) > OF_ONE
 
 
 class WebServer:
@@ -81,7 +99,7 @@ class WebServer:
             ) from None
         for socket in listening.values():
             if hasattr(socket, "channel_class"):
-                socket.channel_class = partial(_Channel, clock=clock)
+                socket.channel_class = partial(_Channel, clock=clock, crowded=partial(_crowded, runtime))
         host = f"[{web.host}]" if ":" in web.host else web.host
         log.info("page", url=f"http://{host}:{web.port}/")
 
