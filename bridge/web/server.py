@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, cast
 
 import structlog
+from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.server import create_server
 
@@ -30,6 +31,8 @@ OF_ONE = CONNECTIONS // 4
 #: Seconds after which a connection is closed on which nothing moves, and those that one request may take to arrive.
 IDLE = 30
 SLOWEST = 30.0
+#: Seconds between two looks whether the page is to end.
+LOOK_EVERY = 0.5
 #: Most bytes of a request's headers.
 LONGEST_HEADERS = 32_768
 
@@ -76,11 +79,12 @@ class WebServer:
     def __init__(self, runtime: Runtime, clock: Callable[[], float] = time.monotonic) -> None:
         runtime.settings.require_page()
         web = runtime.settings.web
-        listening: dict[int, Any] = {}
+        self._sockets: dict[int, Any] = {}
+        self._answered = threading.Event()
         try:
             self.server = create_server(
                 create_app(runtime),
-                map=listening,
+                map=self._sockets,
                 host=web.host,
                 port=web.port,
                 threads=THREADS,
@@ -97,7 +101,7 @@ class WebServer:
             raise ConfigurationError(
                 [f"web.port: cannot listen on {web.host} port {web.port} ({error.strerror}); set it to a free one"]
             ) from None
-        for socket in listening.values():
+        for socket in self._sockets.values():
             if hasattr(socket, "channel_class"):
                 socket.channel_class = partial(_Channel, clock=clock, crowded=partial(_crowded, runtime))
         host = f"[{web.host}]" if ":" in web.host else web.host
@@ -107,14 +111,14 @@ class WebServer:
         """Answers until `stopping`."""
         threading.Thread(target=lambda: self._end(stopping), name="web-end", daemon=True).start()
         try:
-            self.server.run()
-        except OSError:
-            if not stopping.is_set():
-                raise
+            # Not the server's own loop: that one goes on for as long as any browser holds a connection.
+            while not self._answered.is_set():
+                wasyncore.loop(timeout=LOOK_EVERY, map=self._sockets, count=1)
         finally:
             self.server.task_dispatcher.shutdown()
+            wasyncore.close_all(self._sockets, ignore_all=True)
 
     def _end(self, stopping: threading.Event) -> None:
         stopping.wait()
-        self.server.task_dispatcher.shutdown()  # first, or an answer under way would find what it writes to closed
-        self.server.close()
+        self.server.task_dispatcher.shutdown()  # meanwhile what is being answered is still sent
+        self._answered.set()

@@ -196,6 +196,18 @@ def test_one_address_cannot_hold_every_connection(
         assert answered(wire, "127.0.0.2")
 
 
+def test_a_browser_that_holds_its_connection_does_not_hold_up_the_end(open_door: Callable[..., Door]) -> None:
+    wire, stopping = Wire(open_door(LOCAL)), threading.Event()
+    thread = threading.Thread(target=lambda: wire.server.serve(stopping), daemon=True)
+    thread.start()
+    with socket.create_connection(("127.0.0.1", wire.port), timeout=20) as browser:
+        browser.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert browser.recv(12) == b"HTTP/1.1 200"
+        stopping.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
 def test_nobody_is_told_whose_page_it_is(serve: Callable[..., Wire]) -> None:
     """`/readyz` says no names."""
     wire = serve({"password": PASSWORD, "token": TOKEN, "host": "0.0.0.0"})
