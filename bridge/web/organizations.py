@@ -101,8 +101,8 @@ def blueprint(site: Site) -> Blueprint:
     @pages.post("/organizations/<connector>/look-up")
     def look_up(connector: str) -> AnyResponse:
         looked_up(connector)
-        site.audit("look up companies", connector=connector)
-        lookups.start(connector)
+        if lookups.start(connector):
+            site.audit("look up companies", connector=connector)
         lookups.wait(connector)
         to = "organizations.propose" if request.form.get("to") == "proposals" else "organizations.show"
         return redirect(url_for(to, connector=connector if to.endswith("propose") else None), 303)
