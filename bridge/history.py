@@ -6,6 +6,7 @@ are more, the first 20 and the newest are kept.
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -72,6 +73,9 @@ class HistoryEvent:
     last_at: float = 0
 
 
+_numbers = itertools.count(1)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """What a turn did. Written with its next script, so that it costs no round trip of its own."""
@@ -80,12 +84,14 @@ class Event:
     text: str = ""
     #: By this process' monotonic clock.
     moment: float = field(default_factory=time.monotonic)
+    #: Rises within the process, so that the scripts know one that comes again because an answer was lost.
+    number: int = field(default_factory=lambda: next(_numbers))
 
 
-def as_sent(events: Iterable[Event]) -> list[tuple[str, str, int]]:
-    """Events for a script: what, text, how many ms ago."""
+def as_sent(events: Iterable[Event]) -> list[tuple[str, str, int, int]]:
+    """Events for a script: what, text, how many ms ago, number."""
     now = time.monotonic()
-    return [(event.what, event.text, round((now - event.moment) * 1000)) for event in events]
+    return [(event.what, event.text, round((now - event.moment) * 1000), event.number) for event in events]
 
 
 def read(entries: Sequence[str]) -> list[HistoryEvent]:

@@ -20,7 +20,7 @@ Redis lay-out, under the prefix ``<namespace>:``
 ``counters``                         what happened how often, ever (`bridge.counters`)
 ``day:<days since 1970-01-01>``      the same of one day, for 400 days
 ``counted:<process>``                the last batch of counted requests that a process added
-``changed``                          the last hour's changes of deliveries, by when (ms)
+``changed``                          the deliveries that changed last, by when (ms, but always rising)
 ``pause:<connector>``                why and until when a connector is paused
 ``proof:<connector>``                has a created ticket been found again by its reference?
 ``notice:<kind>:<connector>``        what a person was told of one cause, or is being told (`bridge.notices`)

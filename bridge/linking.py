@@ -50,6 +50,8 @@ def link_ticket(runtime: Runtime, report_id: ReportKey, connector: str, ticket: 
         progress={},
     )
     runtime.store.record(claim, ref, remark="linked by hand", found=True)
+    if known is not None and known.state is DeliveryState.HANDLED:
+        runtime.store.retry(report_id, connector)  # with its ticket it is followed again
     return ref
 
 

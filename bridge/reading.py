@@ -5,16 +5,15 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from bridge import history
 from bridge.models import Delivery, DeliveryState, ReportKey, TicketRef, report_key
 from bridge.scripts import Scripts
 
-#: Seconds for which the scripts keep the feed of changes (`FEED` in `lua/common.lua`); a reader has a little less.
-FEED_KEPT = 3540.0
-#: Seconds by which a reader of the feed goes back, so that nothing is missed.
-OVERLAP = 1.0
+#: Deliveries that the scripts keep in the feed of changes (`FEED` in `lua/common.lua`).
+FEED = 50_000
 #: Deliveries read in one round trip.
 BATCH = 500
 
@@ -28,6 +27,14 @@ _OF_SNAPSHOT = ("subject", "agent_id", "sent_at")
 
 #: One report's way to one connector, by name.
 Pair = tuple[ReportKey, str]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPlace:
+    """A place in the feed of changes of the store with this birth mark; 0: its beginning."""
+
+    birth: str
+    at: int
 
 
 def number(value: str | None) -> int:
@@ -76,7 +83,7 @@ class Reading(Scripts):
     def every_delivery(self, batch: int = BATCH) -> Iterator[Pair]:
         """Every delivery by name, those whose state changed last first; holds no more than a few batches of names.
 
-        What changes meanwhile may be left out: ask `changed_since` for it, with a moment before the first name.
+        What changes meanwhile may be left out: ask `changed_since` for it, from `latest_change` before the first name.
         """
         found = heapq.merge(
             *(self._newest_first(self.key(f"state:{state}"), batch) for state in DeliveryState),
@@ -105,32 +112,46 @@ class Reading(Scripts):
             at_top.update(member for member, at in page if at == top)
             size = max(size, 2 * len(at_top))  # more of the same time than a batch holds
 
-    def changed_since(self, moment: float) -> tuple[list[Pair], float] | None:
-        """Deliveries of which something that people see changed at `moment` (seconds since the epoch) or later.
+    def latest_change(self) -> FeedPlace:
+        """Where a reader of the feed of changes begins that reads all deliveries afterwards."""
+        pipeline = self.client.pipeline()
+        pipeline.hget(self.key("meta"), "birth")
+        pipeline.zrange(self.key("changed"), -1, -1, withscores=True)
+        birth, newest = pipeline.execute()
+        return FeedPlace(birth or "", int(newest[0][1]) if newest else 0)
 
-        And the moment to ask for next. None: the feed does not reach back that far, or the store is another one by now;
-        everything has to be read anew. Some pairs come twice, and a delivery that is gone since is among them.
+    def changed_since(self, moment: FeedPlace) -> tuple[list[Pair], FeedPlace] | None:
+        """Deliveries of which something that people see changed after `moment`, and the moment to ask for next.
+
+        None: the feed does not reach back that far, or the store is another one by now, or an older state of it; all
+        has to be read anew. A delivery that is gone since is among the pairs.
         """
-        pipeline = self.client.pipeline(transaction=False)
-        pipeline.time()
-        pipeline.hget(self.key("meta"), "born_at")
-        pipeline.zrangebyscore(self.key("changed"), int(moment * 1000), "+inf")
-        time, born_at, members = pipeline.execute()
-        now = self.moment(time)
-        born = seconds(born_at)
-        if born is None or moment < born - OVERLAP or moment < now - FEED_KEPT or moment > now + OVERLAP:
+        feed = self.key("changed")
+        pipeline = self.client.pipeline()
+        pipeline.hget(self.key("meta"), "birth")
+        pipeline.zcard(feed)
+        pipeline.zrange(feed, 0, 0, withscores=True)
+        pipeline.zrange(feed, -1, -1, withscores=True)
+        pipeline.zrangebyscore(feed, f"({moment.at}", "+inf")
+        birth, kept, oldest, newest, members = pipeline.execute()
+        top = int(newest[0][1]) if newest else 0
+        forgotten = kept >= FEED and oldest[0][1] > moment.at
+        if birth is None or birth != moment.birth or top < moment.at or forgotten:
             return None
-        return [_pair(member) for member in members], max(now - OVERLAP, born)
+        return [_pair(member) for member in members], FeedPlace(moment.birth, top)
 
     def _read(self, pairs: Sequence[Pair], *, snapshots: bool = False) -> Iterator[Delivery]:
         wanted = _OF_SNAPSHOT if snapshots else ()
-        named = json.dumps([[str(report), connector] for report, connector in pairs])
-        rows: list[list[str | bool]] = json.loads(self.script("read", named, json.dumps(_FIELDS), json.dumps(wanted)))
         names = (*_FIELDS, "missing_why", *wanted)
-        for (report, connector), row in zip(pairs, rows, strict=True):
-            fields = {name: value for name, value in zip(names, row, strict=True) if isinstance(value, str)}
-            if "state" in fields:
-                yield _delivery(report, connector, fields)
+        while pairs:
+            named = json.dumps([[str(report), connector] for report, connector in pairs])
+            answer = self.script("read", named, json.dumps(_FIELDS), json.dumps(wanted))
+            rows: list[list[str | bool]] = json.loads(answer)
+            for (report, connector), row in zip(pairs, rows, strict=False):
+                fields = {name: value for name, value in zip(names, row, strict=True) if isinstance(value, str)}
+                if "state" in fields:
+                    yield _delivery(report, connector, fields)
+            pairs = pairs[len(rows) :]
 
     # -- states --------------------------------------------------------------------------------------------------------
 

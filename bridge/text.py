@@ -56,11 +56,12 @@ def clean(text: str) -> str:
 def visible(text: str) -> str:
     """`text` in which every character that `clean` would take away or change is spelled out, such as `\\u202e`."""
     for pattern in (_UNWANTED, _SURROGATES, _BREAKS):
-        text = pattern.sub(lambda found: "".join(map(_spelled, found[0])), text)
+        text = pattern.sub(lambda found: "".join(map(spelled, found[0])), text)
     return text
 
 
-def _spelled(character: str) -> str:
+def spelled(character: str) -> str:
+    """Its number in hexadecimal behind a backslash, as TOML reads it."""
     number = ord(character)
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from bridge.text import spelled
+
 
 def toml(tables: dict[str, Any], path: str = "") -> str:
     """A whole document; tables within tables get headers of their own."""
@@ -31,7 +33,8 @@ def value_text(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{', '.join(map(value_text, value))}]"
     if isinstance(value, str):
-        # JSON's escapes are TOML's, but for DEL, and for lone surrogates, which no file can hold.
+        # JSON's escapes are TOML's, but for lone surrogates, which no file can hold.
         text = json.dumps(value.encode("utf-8", "replace").decode(), ensure_ascii=False)
-        return text.replace("\x7f", "\\u007f")
+        # What is not seen, or turns the direction of writing, is spelled out: a person reads this.
+        return "".join(each if each.isprintable() else spelled(each) for each in text)
     return json.dumps(value)

@@ -15,6 +15,8 @@ from connectors.base import Duration, SettingsModel
 SHORTEST_PASSWORD = 12
 #: Fewest characters of the token for monitors.
 SHORTEST_TOKEN = 16
+#: Headers that say nothing of whom a proxy logged in. What stands in one is shown as the person's name.
+_BROWSERS_OWN = frozenset({"authorization", "cookie", "host", "origin", "referer", "user-agent"})
 
 
 def _long_enough(least: int) -> AfterValidator:
@@ -42,6 +44,10 @@ def _header(name: str, info: ValidationInfo) -> str:
         return name
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", name):
         raise ValueError("is no header's name such as X-Forwarded-User")
+    if name.lower() in _BROWSERS_OWN:
+        raise ValueError(
+            "is a header that every browser sends, and may hold what nobody is to read; name the proxy's own"
+        )
     if not info.data.get("trusted_proxies"):
         raise ValueError(
             "is believed only from a proxy whose address is known, or anybody could claim to be anybody; give the "

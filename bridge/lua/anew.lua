@@ -4,6 +4,7 @@ local report, connector = ARGV[3], ARGV[4]
 local key = delivery_key(connector, report)
 local delivery = hash(key)
 if delivery.owner ~= ARGV[5] then return 0 end
+if delivery.reference == ARGV[6] then return 1 end -- this is repeated
 if delivery.ticket_id then
   redis.call('HSET', key, 'former',
     cjson.encode({delivery.ticket_id, delivery.ticket_number or '', delivery.ticket_url or '', delivery.reference}))

@@ -24,8 +24,8 @@ if ARGV[7] == '1' then
   if proof.state ~= 'proven' then go = 'prove' end
 end
 set_state(connector, report, 'creating')
-remember_all(connector, report, cjson.decode(ARGV[9]))
-remember(connector, report, 'creating')
+remember_all(connector, report, token, cjson.decode(ARGV[9]))
+if delivery.state ~= 'creating' or delivery.doubt_at then remember(connector, report, 'creating') end -- else this is repeated
 redis.call('HDEL', key, 'doubt_at', 'looked', 'next_at')
 redis.call('HSET', key, 'lease_until', int(now + lease), 'creating_at', int(now))
 redis.call('ZADD', P .. 'slots:' .. delivery.group, int(now + lease), member(connector, report))

@@ -23,12 +23,17 @@ end
 local function delivery_key(connector, report) return P .. 'delivery:' .. report .. ':' .. connector end
 local function member(connector, report) return report .. '|' .. connector end
 
--- Milliseconds for which the feed of changes is kept.
-local FEED = 3600000
--- What people see of a delivery changed.
+-- Deliveries that the feed of changes keeps.
+local FEED = 50000
+local touched = {}
+-- What people see of a delivery changed. Times in the feed only rise, whatever the clock does: a reader goes on from the last.
 local function touch(connector, report)
-  redis.call('ZADD', P .. 'changed', int(now), member(connector, report))
-  redis.call('ZREMRANGEBYSCORE', P .. 'changed', '-inf', int(now - FEED))
+  local name = member(connector, report)
+  if touched[name] then return end
+  touched[name] = true
+  local last = redis.call('ZREVRANGE', P .. 'changed', 0, 0, 'WITHSCORES')
+  redis.call('ZADD', P .. 'changed', int(math.max(now, num(last[2]) + 1)), name)
+  redis.call('ZREMRANGEBYRANK', P .. 'changed', 0, -FEED - 1)
 end
 
 -- As `bridge.history.What`. An entry is its letter, ms since the first entry (which has its time), the attempt, and how often
@@ -53,11 +58,13 @@ local function remember(connector, report, what, text, ago)
   local key, code, at = P .. 'history:' .. report .. ':' .. connector, LETTERS[what], now - (ago or 0)
   local attempt, first = num(redis.call('HGET', delivery_key(connector, report), 'attempts')), redis.call('LINDEX', key, 0)
   text = cut(text or '')
-  if first then at = at - tonumber(string.match(first, '^%a(-?%d+)')) end
+  if first then at = at - num(string.match(first, '^%a(-?%d+)')) end
   local last = redis.call('LRANGE', key, -8, -1)
   for i = #last, 1, -1 do
     local its_code, its_at, times, its_text = string.match(last[i], '^(%a)(-?%d+),%d+,?(%d*)[-,%d]* ?(.*)$')
+    if not its_code then break end -- another version wrote it
     if its_code == code and its_text == text then
+      if what == 'retried' then return false end -- nothing came of it yet
       redis.call('LSET', key, i - #last - 1, table.concat({code .. its_at, int(attempt), int(math.max(num(times), 1) + 1),
         int(first and at or 0)}, ',') .. (text ~= '' and ' ' .. text or ''))
       if string.find(WAITING, code, 1, true) and i < #last then redis.call('LTRIM', key, 0, i - #last - 1) end
@@ -80,8 +87,9 @@ local BUCKETS = {1000, 2000, 5000, 10000, 15000, 30000, 60000, 120000, 300000, 6
 local function count(field, by) redis.call('HINCRBY', P .. 'counters', field, int(by or 1)) end
 local function count_today(field, by)
   local key = P .. 'day:' .. int(math.floor(now / DAY))
-  redis.call('HINCRBY', key, field, int(by or 1))
-  redis.call('PEXPIRE', key, int(DAYS_KEPT * DAY))
+  if redis.call('HINCRBY', key, field, int(by or 1)) == (by or 1) then -- new, and maybe the key with it
+    redis.call('PEXPIRE', key, int(DAYS_KEPT * DAY))
+  end
 end
 
 -- Notes how long something took, since `at`; nothing where that is not known.
@@ -118,12 +126,19 @@ local function call_by_number(connector, report, id, number)
   end
 end
 
--- What an owner did before the script that now runs: {{what, text, ms ago}, …}.
-local function remember_all(connector, report, events)
-  for _, event in ipairs(events or {}) do
-    local note = event[1] == 'noted' and happened or remember
-    note(connector, report, event[1], event[2], event[3])
+-- What an owner did before the script that now runs: {{what, text, ms ago, its rising number}, …}. What an earlier script of the
+-- same owner wrote, whose answer was lost, is not written again.
+local function remember_all(connector, report, token, events)
+  if not events or #events == 0 then return end
+  local key = delivery_key(connector, report)
+  local owner, last = string.match(redis.call('HGET', key, 'remembered') or '', '^(.*):(%d+)$')
+  for _, event in ipairs(events) do
+    if owner ~= token or event[4] > num(last) then
+      local note = event[1] == 'noted' and happened or remember
+      note(connector, report, event[1], event[2], event[3])
+    end
   end
+  redis.call('HSET', key, 'remembered', token .. ':' .. int(events[#events][4]))
 end
 
 local function same_birth() return redis.call('HGET', P .. 'meta', 'birth') == ARGV[2] end
@@ -221,7 +236,7 @@ end
 -- The owner lets go: its lease, its slot.
 local function let_go(key, connector, report)
   free_slot(redis.call('HGET', key, 'group'), connector, report)
-  redis.call('HDEL', key, 'owner', 'lease_until', 'group')
+  redis.call('HDEL', key, 'owner', 'lease_until', 'group', 'remembered')
   wake()
 end
 

@@ -15,6 +15,7 @@ let_go(key, connector, report)
 unschedule(connector, report)
 set_state(connector, report, 'handled')
 redis.call('HSET', key, 'reason', ARGV[5])
+if state == 'gone' then redis.call('HSET', key, 'gone', 1) end -- for `retry`
 redis.call('HDEL', key, 'next_at', 'failures', 'lapsed', 'kind')
 happened(connector, report, 'handled', ARGV[5])
 return state

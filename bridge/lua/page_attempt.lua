@@ -1,7 +1,7 @@
 -- May somebody try a password now? Counted before it is looked at, so that many at once are counted too. ARGV: the lane, ''
--- or the digest of a device that logged in before, free attempts, longest wait (ms), attempts a minute of all unknown ones,
--- seconds that a lane is remembered, unique id of this attempt. Answers how many ms to wait (0: go on), and how many the next
--- attempt waits if this one fails.
+-- or the digest of a device that logged in before, free attempts, longest wait (ms), attempts a minute of all unknown ones (0:
+-- it is not one of them), seconds that a lane is remembered, unique id of this attempt. Answers how many ms to wait (0: go on),
+-- and how many the next attempt waits if this one fails.
 local lane, minute = P .. 'page:attempts:' .. ARGV[3], P .. 'page:attempts'
 local free, longest, most, kept = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local known = ARGV[4] ~= '' and redis.call('EXISTS', P .. 'page:device:' .. ARGV[4]) == 1
@@ -10,7 +10,7 @@ if known then lane = P .. 'page:attempts:device:' .. ARGV[4] end
 local fields = redis.call('HMGET', lane, 'count', 'until')
 local until_ = ahead(fields[2], longest)
 if until_ > now then return {int(until_ - now), 0} end
-if not known then
+if not known and most > 0 then
   redis.call('ZREMRANGEBYSCORE', minute, '-inf', int(now - 60000))
   redis.call('ZREMRANGEBYSCORE', minute, '(' .. int(now + 1000), '+inf')
   if redis.call('ZCARD', minute) >= most then

@@ -17,7 +17,7 @@ local function lower(a, b)
   return a < b
 end
 
-remember_all(connector, report, cjson.decode(ARGV[22]))
+remember_all(connector, report, token, cjson.decode(ARGV[22]))
 local how, shown = ARGV[21] == '1' and 'found' or 'created', number ~= '' and number or id
 if not delivery.ticket_id or (delivery.ticket_id ~= id and delivery.other_ticket ~= id) then
   happened(connector, report, how, shown)

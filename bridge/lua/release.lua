@@ -20,10 +20,12 @@ table.sort(list)
 
 redis.call('HSET', key, 'reason', change.reason or '', 'kind', change.kind or '', 'failures', change.failures or 0,
   'todo', #list > 0 and cjson.encode(list) or '[]', 'updated_at', int(now))
-remember_all(connector, report, change.events)
+remember_all(connector, report, token, change.events)
 local reason = change.reason or ''
+local settled = delivery.state ~= 'pending' and delivery.state ~= 'creating'
 if change.state == 'rejected' or change.state == 'held' then
-  happened(connector, report, change.state, reason)
+  local note = settled and remember or happened
+  note(connector, report, change.state, reason)
 elseif change.kind == 'doubt' then
   remember(connector, report, 'doubtful', reason)
 elseif reason ~= '' then
@@ -35,7 +37,6 @@ if change.doubt then redis.call('HSET', key, 'doubt_at', int(now), 'looked', 0) 
 if change.looked then redis.call('HSET', key, 'looked', change.looked) end
 if change.considered then redis.call('HSET', key, 'considered', change.considered) end
 if change.remark then redis.call('HSET', key, 'remark', change.remark) end
-local settled = delivery.state ~= 'pending' and delivery.state ~= 'creating'
 if settled and change.state then
   change.delay = 0 -- somebody recorded the ticket meanwhile: that fact stands, and what it asks for is due
 elseif change.state then

@@ -9,13 +9,16 @@ if state ~= 'pending' and state ~= 'creating' and state ~= 'rejected' and state 
 if delivery.owner then return state end -- it is being worked on, or its lapsed lease makes it due anyway
 happened(connector, report, 'retried')
 if state == 'handled' and delivery.ticket_id then
-  set_state(connector, report, 'created')
+  set_state(connector, report, delivery.gone and 'gone' or 'created')
   redis.call('HSET', key, 'reason', '')
+  redis.call('HDEL', key, 'gone')
   if unfinished(connector, report) then due_now(connector, report) end
   wake()
   return state
 end
 if state == 'handled' then redis.call('HSET', key, 'reason', '') end
+-- Nobody watched the clock for what was not scheduled: how long ago the doubt began is not known any more.
+if state == 'handled' and delivery.doubt_at then redis.call('HSET', key, 'doubt_at', int(now), 'looked', 0) end
 if state == 'held' or state == 'rejected' or state == 'handled' then
   set_state(connector, report, delivery.doubt_at and 'creating' or 'pending')
   local progress = P .. 'progress:' .. report .. ':' .. connector

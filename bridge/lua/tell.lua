@@ -6,7 +6,7 @@ local report, connector, change = ARGV[3], ARGV[4], cjson.decode(ARGV[6])
 local key = delivery_key(connector, report)
 local delivery = hash(key)
 if delivery.owner ~= ARGV[5] then return 0 end
-remember_all(connector, report, change.events)
+remember_all(connector, report, ARGV[5], change.events)
 touch(connector, report)
 if change.told then
   redis.call('HDEL', key, 'plan', 'planned_at')

@@ -7,8 +7,9 @@
 ===============================  =======================================================================================
 
 A lane is an address (of IPv6 a /64). It has some attempts free, then waits, twice as long each time. All that are
-unknown share a number of attempts a minute, for an attacker with many addresses. A browser that logged in before has a
-lane of its own, so that no attacker, not even one behind the same address, can lock its person out.
+unknown share a number of attempts a minute, for an attacker with many addresses, but for whoever comes from this
+machine. A browser that logged in before has a lane of its own, so that no attacker, not even one behind the same
+address, can lock its person out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ FREE = 5
 LONGEST_WAIT = 900.0
 #: Attempts a minute of all addresses together.
 TOGETHER = 20
+#: Lanes of this machine, for whom there is no such number: who can reach it by a tunnel is never locked out by others.
+HERE = frozenset({"127.0.0.1", "::/64"})
 #: Seconds after its last attempt that a lane is forgotten.
 REMEMBERED = 3600
 #: Seconds that a browser counts as known after its last log-in.
@@ -50,7 +53,7 @@ class Attempts:
             digest(device) if device else "",
             FREE,
             round(LONGEST_WAIT * 1000),
-            TOGETHER,
+            0 if lane in HERE else TOGETHER,
             REMEMBERED,
             secrets.token_hex(8),
             client=self._client,

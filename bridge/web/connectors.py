@@ -17,6 +17,9 @@ from bridge.web.delivery_rows import ticket_url
 from bridge.web.site import Site
 from connectors.base import Finding
 
+#: Why a second press of a button did nothing.
+UNDER_WAY = "one is under way already"
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -60,9 +63,8 @@ def blueprint(site: Site) -> Blueprint:
         pause = site.runtime.store.paused(name)
         if pause is None or pause.kind != "rate":
             return False
-        flash(
-            f"{name} asked to be left alone, so nothing is sent to it now: {pause.reason}. Try again later.", "failed"
-        )
+        reason = one_line(pause.reason)
+        flash(f"{name} asked to be left alone, so nothing is sent to it now: {reason}. Try again later.", "failed")
         return True
 
     @pages.get("/connectors")
@@ -87,8 +89,10 @@ def blueprint(site: Site) -> Blueprint:
         service = service_of(name)
         if left_alone(name):
             return back(name)
-        site.audit("check", connector=name)
-        if not checks.start(name, lambda: check(site, service)):
+        if checks.start(name, lambda: check(site, service)):
+            site.audit("check", connector=name)
+        else:
+            site.audit("check", outcome="refused", connector=name, reason=UNDER_WAY)
             flash(f"A check of {name} is under way already; its result will stand here.", "failed")
         checks.wait(name)
         return back(name)
@@ -98,9 +102,8 @@ def blueprint(site: Site) -> Blueprint:
         service = service_of(name)
         pause = site.runtime.store.paused(name)
         if pause is not None:
-            flash(f"{name} is paused, so no test ticket is sent: {pause.reason}", "failed")
+            flash(f"{name} is paused, so no test ticket is sent: {one_line(pause.reason)}", "failed")
             return back(name)
-        site.audit("test ticket", connector=name)
         told: list[TrialStep] = []
 
         def work() -> Tried:
@@ -109,7 +112,9 @@ def blueprint(site: Site) -> Blueprint:
 
         if trials.start(name, work):
             steps[name] = told
+            site.audit("test ticket", connector=name)
         else:
+            site.audit("test ticket", outcome="refused", connector=name, reason=UNDER_WAY)
             flash(f"A test ticket for {name} is under way already; its steps will stand here.", "failed")
         trials.wait(name)
         return back(name)

@@ -19,7 +19,7 @@ import structlog
 
 from bridge.idempotency import IdempotencyStore
 from bridge.models import DeliveryState
-from bridge.reading import Pair
+from bridge.reading import FeedPlace, Pair
 from bridge.web.delivery_table import BATCH, DeliveryTable
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 REST = 0.2
 #: Seconds after which a look asks the store what changed, and after which that is done though nobody looks.
 FRESH = 1.0
-UNWATCHED = 300.0
+UNWATCHED = 30.0
 #: Seconds between attempts while Redis is away or the disk is full.
 AGAIN = 5.0
 
@@ -58,7 +58,7 @@ class DeliveryIndex(DeliveryTable):
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._filling = 0
-        self._moment: float | None = None
+        self._moment: FeedPlace | None = None
         self._followed_at = 0.0
         self._progress = Progress(False)
 
@@ -106,7 +106,7 @@ class DeliveryIndex(DeliveryTable):
 
     def fill(self) -> None:
         """Takes over every delivery, those that changed last first; what the store does not have any more goes."""
-        begun = self.store.now()
+        begun = self.store.latest_change()
         self._filling += 1
         total = sum(self.store.count(state) for state in DeliveryState)
         self._progress = Progress(False, 0, total)

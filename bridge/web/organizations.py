@@ -8,10 +8,11 @@ from flask import Blueprint, Response, abort, flash, redirect, render_template, 
 from werkzeug.wrappers import Response as AnyResponse
 
 from bridge.companies import Companies
-from bridge.models import Organization
+from bridge.models import Company, Organization
 from bridge.organizations_writing import Assignment, NotWritten, assignments_csv, edition, write_assignments
 from bridge.runtime import make_companies, make_routes
 from bridge.settings import ConfigurationError
+from bridge.text import one_line, shorten
 from bridge.web.company_lookups import LookUp, Lookups, assignment
 from bridge.web.organization_proposals import offers
 from bridge.web.organization_rows import SHOWN, cell, narrowed, rows
@@ -100,8 +101,8 @@ def blueprint(site: Site) -> Blueprint:
     @pages.post("/organizations/<connector>/look-up")
     def look_up(connector: str) -> AnyResponse:
         looked_up(connector)
-        site.audit("look up companies", connector=connector)
-        lookups.start(connector)
+        if lookups.start(connector):
+            site.audit("look up companies", connector=connector)
         lookups.wait(connector)
         to = "organizations.propose" if request.form.get("to") == "proposals" else "organizations.show"
         return redirect(url_for(to, connector=connector if to.endswith("propose") else None), 303)
@@ -135,15 +136,17 @@ def blueprint(site: Site) -> Blueprint:
     def choose(connector: str, organization_id: int) -> str:
         known, organization = looked_up(connector), organization_of(organization_id)
         companies, problem = companies_now()
-        words = request.args.get("q", organization.name)[:200]
+        name = shorten(one_line(organization.name), 100)
+        words = one_line(request.args.get("q", name))[:200]
         return render_template(
             "organization_company.html",
             connector=connector,
             organization=organization,
+            name=name,
             cell=cell(companies, connector, organization, {connector: known}),
             known=known,
             run=lookups.last(connector),
-            hits=known.search(words) if known else [],
+            hits=[_shown(hit) for hit in known.search(words)] if known else [],
             words=words,
             problem=problem,
             file=file_name(),
@@ -153,10 +156,10 @@ def blueprint(site: Site) -> Blueprint:
 
     def chosen(connector: str, known: LookUp) -> list[Assignment]:
         """What the form asks for: `take` names organizations, `company-<id>` the company of each."""
-        organizations = site.runtime.books.organizations()
+        organizations = {str(one.id): one for one in site.runtime.books.organizations().values()}
         found = []
         for name in dict.fromkeys(request.form.getlist("take")):
-            organization = organizations.get(int(name)) if name.isascii() and name.isdecimal() else None
+            organization = organizations.get(name)
             company = known.company(request.form.get(f"company-{name}", ""))
             if organization is None or company is None:
                 who = organization.name if organization else name[:40]
@@ -191,6 +194,11 @@ def blueprint(site: Site) -> Blueprint:
         return redirect(url_for("organizations.propose", connector=connector), 303)
 
     return pages
+
+
+def _shown(company: Company) -> Company:
+    """As a person reads it: ticket systems keep whatever was typed into them."""
+    return Company(company.id, shorten(one_line(company.name), 200), shorten(one_line(company.identifier), 100))
 
 
 def _download(taken: list[Assignment]) -> Response:

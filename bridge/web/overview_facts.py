@@ -34,17 +34,19 @@ _ADVICE = {
     "untold": "Check the connectors named under [alerts].",
     "processes": "Start it, or look into its log.",
     "configuration": "The version before stays in use. Mend the file; it is read again by itself.",
+    "unserved": "Configure that connector again, or mark them as handled.",
     "rejected": "Mend what each reason names, then retry; or mark it as handled.",
     "held": "Look whether the ticket exists, then link it, retry, or mark it as handled.",
     "quarantine": "These reports cannot be read, so they make no ticket: look at them at Huntress.",
 }
 #: Which page, and which of its filters, leads on.
 _LINKS: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
+    "late": ("deliveries.show", "Show them", {"state": "waiting"}),
+    "unserved": ("deliveries.show", "Show them", {"state": "waiting"}),
     "rejected": ("deliveries.show", "Show them", {"state": "rejected"}),
     "held": ("deliveries.show", "Show them", {"state": "held"}),
     "quarantine": ("quarantine.show", "Show them", {}),
     "paused": ("connectors.show", "To the connectors", {}),
-    "late": ("deliveries.show", "Show them", {"state": "waiting"}),
     "untold": ("connectors.show", "To the connectors", {}),
 }
 
@@ -157,7 +159,11 @@ def verdict(problems: int, concerns: int, on_the_way: int, quiet: int) -> str:
 
 def find_problems(runtime: Runtime, counted: Mapping[DeliveryState, int]) -> Iterator[Problem]:
     """What needs a person, what stops everything first."""
-    yield from (_problem(trouble.kind, trouble.text) for trouble in find_troubles(runtime))
+    for trouble in find_troubles(runtime):
+        kind: str = trouble.kind
+        if kind == "late" and trouble.connector not in runtime.services:
+            kind = "unserved"
+        yield _problem(kind, trouble.text, **({"connector": trouble.connector} if trouble.kind == "late" else {}))
     refused, held = counted[DeliveryState.REJECTED], counted[DeliveryState.HELD]
     if refused:
         what = "One ticket was" if refused == 1 else f"{refused:,} tickets were"
@@ -165,7 +171,7 @@ def find_problems(runtime: Runtime, counted: Mapping[DeliveryState, int]) -> Ite
     if held:
         what = "One delivery is" if held == 1 else f"{held:,} deliveries are"
         yield _problem("held", f"{what} held: whether there is a ticket is not known.")
-    quarantined = len(runtime.books.quarantined())
+    quarantined = runtime.books.quarantined_count()
     if quarantined:
         what = "One report is" if quarantined == 1 else f"{quarantined:,} reports are"
         yield _problem("quarantine", f"{what} in quarantine.")
@@ -173,8 +179,10 @@ def find_problems(runtime: Runtime, counted: Mapping[DeliveryState, int]) -> Ite
         yield _problem("configuration", f"On {host} the changed configuration is refused: {text}")
 
 
-def _problem(kind: str, text: str) -> Problem:
-    return Problem(_sentence(text), _ADVICE[kind], *_LINKS.get(kind, ()))
+def _problem(kind: str, text: str, **more: str) -> Problem:
+    """`more`: further filters of the page that the kind leads to."""
+    endpoint, label, arguments = _LINKS.get(kind, ("", "", {}))
+    return Problem(_sentence(text), _ADVICE[kind], endpoint, label, {**arguments, **more})
 
 
 def _sentence(text: str) -> str:

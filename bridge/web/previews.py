@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from bridge.web.site import Site
 from bridge.web.template_sources import sources
 from connectors.base import ConnectorSettings, Outcome, PsaSettings
 
+#: Previews that are made at the same time.
+AT_ONCE = 2
 #: Reports that are suggested, of those that changed last.
 SUGGESTED = 20
 #: The built-in samples by name, with the words for them.
@@ -128,6 +131,7 @@ def _company(rehearsal: Rehearsal) -> str:
 
 def blueprint(site: Site) -> Blueprint:
     pages = Blueprint("previews", __name__)
+    room = threading.BoundedSemaphore(AT_ONCE)
 
     def suggested() -> list[tuple[str, str]]:
         """Ids and subjects of reports that changed lately."""
@@ -140,6 +144,9 @@ def blueprint(site: Site) -> Blueprint:
     def page(asked: Asked, subject: Subject | None, problem: str = "", status: int = 200) -> tuple[str, int]:
         rehearsal: Rehearsal | None = None
         if subject is not None:
+            # Templates may take seconds, and the page has few threads.
+            if not room.acquire(blocking=False):
+                return page(asked, None, "Other previews are being made just now; try again in a few seconds.", 503)
             try:
                 note = None if asked.what == "ticket" else NoteKind(asked.what)
                 rehearsal = rehearse(
@@ -147,6 +154,8 @@ def blueprint(site: Site) -> Blueprint:
                 )
             except (Outcome, ConfigurationError) as error:
                 problem, status = f"This cannot be previewed now: {error}", 503
+            finally:
+                room.release()
         more: dict[str, Any] = {}
         if rehearsal is not None:
             ticket, note_written = rehearsal.rendered.ticket, rehearsal.note

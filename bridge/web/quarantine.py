@@ -16,6 +16,8 @@ from connectors import lenient_json
 
 #: Entries on one page: each may be long.
 PER_PAGE = 20
+#: Most characters of one that is shown indented: brackets within brackets become a thousand times as long.
+MOST_INDENTED = 10 * QUARANTINE_RAW
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,18 @@ def shown(entry: Quarantined) -> Shown:
 
 
 def _indented(raw: str) -> str:
-    """`raw` as a person reads it: JSON indented, anything else as it came."""
+    """`raw` as a person reads it: JSON indented, anything else as it came, and so what would grow beyond all bounds."""
+    pieces, size = [], 0
     try:
-        return json.dumps(lenient_json.parse(raw.encode("utf-8", "surrogatepass")), indent=2, ensure_ascii=False)
+        parsed = lenient_json.parse(raw.encode("utf-8", "surrogatepass"))
+        for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(parsed):
+            pieces.append(piece)
+            size += len(piece)
+            if size > MOST_INDENTED:
+                return raw
     except (ValueError, RecursionError):
         return raw
+    return "".join(pieces)
 
 
 def _record(entry: Quarantined) -> dict[str, Any]:

@@ -40,11 +40,8 @@ class Visitor:
 
     @property
     def lane(self) -> str:
-        """What one client is counted under; of IPv6 a whole /64, since one machine has all of it."""
-        address = parse(self.address)
-        if isinstance(address, ipaddress.IPv6Address):
-            return str(ipaddress.ip_network(f"{address}/64", strict=False))
-        return self.address
+        """What the client is counted under."""
+        return lane(self.address)
 
 
 def parse(text: str) -> Address | None:
@@ -61,11 +58,19 @@ def parse(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def lane(client: str) -> str:
+    """What the client with this address is counted under; of IPv6 a whole /64, since one machine has all of it."""
+    address = parse(client)
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network(f"{address}/64", strict=False))
+    return client
+
+
 def visitor(request: Request, web: WebSettings) -> Visitor:
     """Proxies are believed by their address, never by what they send: `web.trusted_proxies`."""
     peer = request.environ.get("REMOTE_ADDR", "")
     by_proxy = any(name in request.headers for name in _PROXY_MARKS)
-    if not _trusted(parse(peer), web.trusted_proxies):
+    if not trusted(parse(peer), web.trusted_proxies):
         return Visitor(peer, request.host, request.scheme == "https", by_proxy=by_proxy)
     name = request.headers.get(web.trusted_proxy_header, "") if web.trusted_proxy_header else ""
     forwarded_host = _last(request.headers.getlist("X-Forwarded-Host"))
@@ -88,12 +93,13 @@ def _client(peer: str, forwarded: Iterable[str], proxies: Sequence[str]) -> str:
         if address is None:
             break
         client = str(address)
-        if not _trusted(address, proxies):
+        if not trusted(address, proxies):
             break
     return client
 
 
-def _trusted(address: Address | None, proxies: Sequence[str]) -> bool:
+def trusted(address: Address | None, proxies: Sequence[str]) -> bool:
+    """Is it one of the proxies, which are addresses or networks?"""
     return address is not None and any(address in ipaddress.ip_network(each) for each in proxies)
 
 

@@ -28,6 +28,7 @@ import structlog
 from flask import Blueprint, Response, request
 
 from bridge.arrivals import Arrivals
+from bridge.logs import new_trace, traced
 from bridge.models import IncidentReport
 from bridge.runtime import Runtime
 from bridge.webhook_signature import Refused, verify
@@ -84,7 +85,8 @@ def webhooks(
     def take() -> Response:
         now = clock()
         try:
-            _take(runtime, asked_first, now)
+            with traced(trace_id=new_trace()):
+                _take(runtime, asked_first, now)
         except Refused as refusal:
             refusals.log(refusal, now)
             return Response(f"refused: {refusal}\n", status=refusal.status, mimetype="text/plain")

@@ -86,6 +86,18 @@ def test_a_script_that_runs_twice_counts_once(store: IdempotencyStore, script: s
         assert totals.since_seen[CONNECTOR].count == 1
 
 
+def test_a_refusal_that_came_too_late_is_no_outcome(store: IdempotencyStore) -> None:
+    """Somebody recorded the ticket meanwhile, and that stands."""
+    observe(store, report(1))
+    late = claim(store, 1)
+    store.clock_offset += 20
+    owner = claim(store, 1)
+    store.record(late, TICKET)
+    store.release(owner, state=DeliveryState.REJECTED, reason="no")
+    assert Counters(store).totals().deliveries == {(CONNECTOR, "created"): 1}
+    assert "rejected" in [each.what for each in store.history(1, CONNECTOR)]
+
+
 def test_reports_are_counted_once_by_severity_and_day(store: IdempotencyStore) -> None:
     both = (CONNECTOR, "desk")
     observe(store, report(1, "critical"), report(2), connectors=both)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from bridge.history import LETTERS, HistoryEvent, What, read
 from bridge.idempotency import Claim, IdempotencyStore
+from bridge.linking import link_ticket
 from bridge.models import DeliveryState, TicketRef
-from bridge.reading import OVERLAP
 from bridge.scripts import script_text
 from tests.bridge.stage import Stage
 from tests.bridge.test_following import ended, opened, refuse_closing
@@ -177,79 +174,6 @@ def test_a_usual_history_is_small(stage: Stage, psa: Psa) -> None:
     assert size < 350
 
 
-# -- changes -----------------------------------------------------------------------------------------------------------
-
-
-def _told(store: IdempotencyStore) -> None:
-    owner = claim(store, 1)
-    store.record(owner, TICKET, told=1)
-
-
-CHANGES: dict[str, Callable[[IdempotencyStore], Any]] = {
-    "seen": lambda store: observe(store, report(1)),
-    "severity": lambda store: observe(store, report(1, severity="critical")),
-    "claimed": lambda store: claim(store, 1),
-    "waits": lambda store: store.release(claim(store, 1), reason="away", delay=5),
-    "recorded": _told,
-    "handled": lambda store: store.handle(1, CONNECTOR, "by hand"),
-    "retried": lambda store: store.retry(1, CONNECTOR),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_reader_of_the_feed_sees_each_change(store: IdempotencyStore, change: str) -> None:
-    observe(store, report(2))
-    if change != "seen":
-        observe(store, report(1))
-    store.clock_offset += 100
-    moment = store.now()
-    pairs, again = store.changed_since(moment) or ([(0, "")], 0.0)
-    assert (pairs, round(moment - again - OVERLAP)) == ([], 0)
-    CHANGES[change](store)
-    pairs, _ = store.changed_since(moment) or ([], 0.0)
-    assert pairs == [(1, CONNECTOR)]
-
-
-def test_the_feed_does_not_reach_back_for_ever(store: IdempotencyStore) -> None:
-    observe(store, report(1))
-    moment = store.now()
-    assert store.changed_since(moment - 3700) is None
-    assert store.changed_since(moment + 60) is None  # the clock was set back
-    store.clock_offset += 3700
-    assert store.changed_since(moment) is None
-    observe(store, report(2))
-    assert store.client.zrange(store.key("changed"), 0, -1) == [f"2|{CONNECTOR}"]
-
-
-def test_a_feed_of_another_store_is_none(store: IdempotencyStore) -> None:
-    moment = store.now() - 30
-    assert store.changed_since(moment) is None  # before this one was born
-    store.client.flushdb()
-    assert store.changed_since(store.now()) is None
-
-
-def test_every_delivery_comes_once_newest_first_also_when_many_came_at_once(store: IdempotencyStore) -> None:
-    observe(store, *(report(number) for number in range(1, 40)))
-    store.handle(7, CONNECTOR, "done")
-    store.clock_offset += 5
-    store.handle(3, CONNECTOR, "done")
-    same = {f"{number}|{CONNECTOR}": 5000.0 for number in range(10, 35)}
-    store.client.zadd(store.key("state:pending"), same)
-    found = list(store.every_delivery(batch=4))
-    assert found[0] == (3, CONNECTOR)
-    assert sorted(found, key=str) == sorted(((number, CONNECTOR) for number in range(1, 40)), key=str)
-
-
-def test_lists_carry_what_the_report_says(store: IdempotencyStore) -> None:
-    observe(store, report(1, subject="Malware on X", agent_id=12), report(2))
-    found = store.read_deliveries([(1, CONNECTOR), (9, CONNECTOR), (2, CONNECTOR)])
-    assert [(each.report_id, each.subject, each.agent_id) for each in found] == [(1, "Malware on X", 12), (2, "", None)]
-    assert found[0].created_at == pytest.approx(time.time(), abs=10)
-    assert found[0].made_at is None
-    store.record(claim(store, 1), TICKET)
-    assert store.read_deliveries([(1, CONNECTOR)])[0].recorded_at is not None
-
-
 # -- handled -----------------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +243,19 @@ def test_a_create_in_doubt_that_is_taken_up_again_is_looked_up_first(stage: Stag
     assert psa.creates() == []
 
 
+def test_a_clock_that_jumps_while_it_is_handled_settles_no_doubt(stage: Stage, psa: Psa) -> None:
+    stage.report(1)
+    stage.die(1, psa.name, creating=True)
+    stage.store.clock_offset += 20
+    assert stage.store.handle(1, psa.name, "done") == "creating"
+    stage.store.clock_offset += 3600
+    assert stage.store.retry(1, psa.name) == "handled"
+    stage.turn(1, psa.name)
+    assert psa.creates() == []
+    stage.wait(120)
+    assert len(psa.creates(1)) == 1
+
+
 @pytest.mark.parametrize("state", ["rejected", "held", "gone"])
 def test_what_waits_for_a_person_can_be_handled(store: IdempotencyStore, state: str) -> None:
     observe(store, report(1))
@@ -326,3 +263,25 @@ def test_what_waits_for_a_person_can_be_handled(store: IdempotencyStore, state: 
     assert store.handle(1, CONNECTOR, "seen to") == state
     assert [each.what for each in store.history(1, CONNECTOR)][-1] == "handled"
     assert store.handle(1, CONNECTOR, "seen to") == "handled"
+
+
+def test_a_ticket_that_is_gone_is_gone_again_when_its_mark_is_taken_back(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    owner = claim(store, 1)
+    store.record(owner, TICKET, told=1, keep=True)
+    store.tell(owner, state=DeliveryState.GONE, remark="deleted")
+    store.release(owner)
+    assert store.handle(1, CONNECTOR, "seen to") == "gone"
+    assert store.retry(1, CONNECTOR) == "handled"
+    delivery = store.delivery(1, CONNECTOR)
+    assert delivery is not None
+    assert (delivery.state, delivery.reason) == (DeliveryState.GONE, "deleted")
+    assert store.handle(1, CONNECTOR, "seen to") == "gone"
+
+
+def test_a_ticket_that_is_linked_to_what_was_handled_is_followed(stage: Stage, psa: Psa) -> None:
+    stage.report(1)
+    assert stage.store.handle(1, psa.name, "by hand") == "pending"
+    link_ticket(stage.runtime, 1, psa.name, str(psa.add_ticket(1)))
+    assert stage.delivery(1, psa.name).state is DeliveryState.CREATED
+    assert psa.creates() == []

@@ -210,6 +210,14 @@ def test_what_is_written_as_toml_reads_the_same(tables: dict[str, object]) -> No
     assert tomllib.loads(toml(tables)) == tables
 
 
+def test_nothing_in_toml_reads_other_than_it_is() -> None:
+    told = "\u202eexe.fdp \u2028\x85 \U000e0041 \N{NO-BREAK SPACE}é\N{GRINNING FACE}"
+    written = toml({"a": told, told: 1})
+    assert written.replace("\n", "").isprintable()
+    assert "é\N{GRINNING FACE}" in written
+    assert tomllib.loads(written) == {"a": told, told: 1}
+
+
 def test_an_inline_table_reads_the_same() -> None:
     made = whole()
     made.put(made.key("psa.priorities.a b"), "x")

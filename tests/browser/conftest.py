@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
+from tests.browser import door as doors
+from tests.browser import story
 from tests.browser.chrome import chromium, executable
 
 
@@ -17,3 +19,16 @@ def browser() -> Iterator[Browser]:
         pytest.skip("no Chromium here; on Debian: apt-get install -y chromium")
     with chromium() as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def shown() -> Iterator[story.Shown]:
+    """A bridge of its own for each file, whose tests steer it."""
+    with story.running() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def door() -> Iterator[doors.Door]:
+    with doors.door() as made:
+        yield made

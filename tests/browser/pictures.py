@@ -24,6 +24,8 @@ class Picture:
     name: str
     path: str
     schemes: tuple[Scheme, ...] = ("light",)
+    #: Is it of a page with a password, where nobody has logged in?
+    locked: bool = False
 
     def files(self) -> dict[str, tuple[Scheme, tuple[int, int]]]:
         """How the page looks in each of the picture's files."""
@@ -44,6 +46,7 @@ PICTURES = (
     Picture("connectors", "/connectors"),
     Picture("quarantine", "/quarantine"),
     Picture("activity", "/activity"),
+    Picture("login", "/login", locked=True),
 )
 
 _DURATION = r"[0-9]+(\.[0-9]+)? (ms|s|min|h|days?)"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import requests
 from werkzeug.routing import Map
 
 from bridge.demo import scenario
@@ -73,6 +74,14 @@ class Shown:
     def state(self, report: int, connector: str) -> str:
         rows = self.bridge.deliveries()
         return next(str(r["state"]) for r in rows if (r["report_id"], r["connector"]) == (report, connector))
+
+
+def answers(url: str) -> bool:
+    """Does the page's process serve?"""
+    try:
+        return requests.get(f"{url}/readyz", timeout=5).ok
+    except requests.ConnectionError:
+        return False
 
 
 def world() -> World:

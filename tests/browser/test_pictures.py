@@ -7,51 +7,57 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser import pictures, story
-from tests.browser.chrome import window
-
-
-@pytest.fixture(scope="module")
-def shown() -> Iterator[story.Shown]:
-    with story.running() as running:
-        yield running
+from tests.browser.chrome import Window, window
+from tests.browser.door import Door
 
 
 def test_no_picture_has_grown_old(
-    browser: Browser, shown: story.Shown, subtests: pytest.Subtests, pytestconfig: pytest.Config
+    browser: Browser, shown: story.Shown, door: Door, subtests: pytest.Subtests, pytestconfig: pytest.Config
 ) -> None:
     taking = pytestconfig.getoption("--take-screenshots")
-    kept = pictures.stored()
-    texts = {}
-    with window(browser, shown.url) as opened:
-        opened.go("/organizations")
-        for name in ("psa", "desk"):
-            opened.page.get_by_role("button", name=f"Look up companies of {name}").click()
-            expect(opened.page.get_by_role("button", name=f"Look up again of {name}")).to_be_visible()
+    kept, texts = pictures.stored(), {}
+    with window(browser, shown.url) as inside, window(browser, door.url) as outside:
+        look_up_companies(inside)
         for picture in pictures.PICTURES:
+            opened = outside if picture.locked else inside
             with subtests.test(picture.name):
-                wanted = kept.get(picture.name, "")
-                opened.go(picture.path)
-                patience = time.monotonic() + (2 if taking else 6)
-                while (text := pictures.words(opened.page)).splitlines() != wanted.splitlines():
-                    if time.monotonic() > patience:
-                        break
-                    opened.go(picture.path)
+                text = settled(opened, picture, kept.get(picture.name, ""), 2 if taking else 6)
                 texts[picture.name] = text
                 if taking:
                     pictures.take(opened, picture)
                 else:
-                    # In any order: what happened within one second is listed as it came.
-                    old, new = sorted(wanted.splitlines()), sorted(text.splitlines())
-                    changes = "\n".join(difflib.unified_diff(old, new, "the picture", "the page", lineterm="", n=0))
+                    changes = "\n".join(differences(kept.get(picture.name, ""), text))
                     assert not changes, f"{changes}\n\ntake the pictures again: {__doc__}"
     if taking:
         pictures.store(texts)
     assert {path.name for path in pictures.FOLDER.glob("*.png")} == {
         name for picture in pictures.PICTURES for name in picture.files()
     }
+
+
+def look_up_companies(opened: Window) -> None:
+    opened.go("/organizations")
+    for name in ("psa", "desk"):
+        opened.page.get_by_role("button", name=f"Look up companies of {name}").click()
+        expect(opened.page.get_by_role("button", name=f"Look up again of {name}")).to_be_visible()
+
+
+def settled(opened: Window, picture: pictures.Picture, wanted: str, seconds: float) -> str:
+    """The page's words once they are the wanted ones, else as they are after `seconds`."""
+    patience = time.monotonic() + seconds
+    while True:
+        opened.go(picture.path)
+        text = pictures.words(opened.page)
+        if not differences(wanted, text) or time.monotonic() > patience:
+            return text
+
+
+def differences(old: str, new: str) -> list[str]:
+    """Lines that are in one of them only; in any order, because what happened at once is listed as it came."""
+    before, after = sorted(old.splitlines()), sorted(new.splitlines())
+    return list(difflib.unified_diff(before, after, "the picture", "the page", lineterm="", n=0))

@@ -3,61 +3,15 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import requests
 from playwright.sync_api import Browser, expect
 
 from tests.browser.chrome import DESKTOP, PHONE, Window, window
-from tests.conftest import RedisServer
-from tests.end_to_end.conftest import Bridge, World, wait_until
-
-PASSWORD = "correct horse battery"
-
-
-@dataclass
-class Door:
-    """A page with a password, and the Redis under it."""
-
-    bridge: Bridge
-    server: RedisServer
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.bridge.port}"
-
-    def end_sessions(self) -> None:
-        """As if everybody had been idle for too long."""
-        with self.server.client() as client:
-            for key in client.scan_iter("*page:session:*"):
-                client.delete(key)
-
-
-@pytest.fixture(scope="module")
-def door() -> Iterator[Door]:
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp"))
-        server = RedisServer(Path(folder), "--appendonly", "yes")
-        stack.callback(server.kill)
-        server.start()
-        bridge = Bridge.in_folder(stack, World(1).start(stack), {"redis": {"url": server.url}})
-        bridge.write(web={"port": bridge.port, "password": PASSWORD})
-        bridge.start("web")
-        made = Door(bridge, server)
-        wait_until(lambda: _answers(made.url))
-        yield made
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(f"{url}/healthz", timeout=5).ok
-    except requests.ConnectionError:
-        return False
+from tests.browser.door import PASSWORD, Door
+from tests.end_to_end.conftest import wait_until
 
 
 @pytest.fixture
@@ -143,15 +97,12 @@ def test_a_forged_form_is_refused(inside: Window) -> None:
     assert_for_everybody(inside)
 
 
-@pytest.mark.parametrize(
-    "path", ["/nowhere", "/deliveries/999/psa", "/deliveries/1/none", "/organizations/none/proposals"]
-)
-def test_what_is_not_there_is_said(inside: Window, path: str) -> None:
+def test_what_is_not_there_is_said(inside: Window) -> None:
     inside.expected.append("status of 404")
-    answer = inside.go(path)
-    assert answer.status == 404
-    expect(inside.page.get_by_role("alert")).to_be_visible()
-    expect(inside.page.get_by_role("link", name="Deliveries", exact=True)).to_be_visible()
+    for path in ("/nowhere", "/deliveries/999/psa", "/deliveries/1/none", "/organizations/none/proposals"):
+        assert inside.go(path).status == 404, path
+        expect(inside.page.get_by_role("alert")).to_be_visible()
+        expect(inside.page.get_by_role("link", name="Deliveries", exact=True)).to_be_visible()
     assert_for_everybody(inside)
 
 

@@ -15,6 +15,7 @@ A delivery is one report's way to one connector. The store keeps it as a record;
 ``TOLD``        the ticket exists and needs nothing but what the report may become
 ``REJECTED``    the ticket system said no; a person must act
 ``HELD``        workers died over it again and again; a person must act
+``HANDLED``     a person took care of it, with or without a ticket; nothing is done for it until it is retried
 ==============  ========================================================================================
 
 A ticket is made in ``SENDING`` alone, so "never twice" is a question of who may come there: out of ``TAKEN`` after an
@@ -53,6 +54,7 @@ class Phase(StrEnum):
     TOLD = "told"
     REJECTED = "rejected"
     HELD = "held"
+    HANDLED = "handled"
 
 
 P = Phase
@@ -61,7 +63,7 @@ OWNED = frozenset({P.TAKEN, P.SENDING, P.LOOKING, P.FINISHING})
 #: Its ticket is known.
 TICKETED = frozenset({P.UNFINISHED, P.FINISHING, P.TOLD})
 #: It comes to nothing more without a person or a change of the report.
-RESTING = frozenset({P.ABSENT, P.TOLD, P.REJECTED, P.HELD})
+RESTING = frozenset({P.ABSENT, P.TOLD, P.REJECTED, P.HELD, P.HANDLED})
 
 #: What each command of the store may do to a phase; what is not named here may change none. A command that is executed
 #: twice does at its second time what it may do at its first.
@@ -108,7 +110,17 @@ MOVES: Mapping[str, frozenset[tuple[Phase, Phase]]] = {
     # A report that is over has no ticket to take over.
     "drop": frozenset({(P.TAKEN, P.ABSENT)}),
     # A person wants it tried again.
-    "retry": frozenset({(P.HELD, P.WAITING), (P.HELD, P.DOUBT), (P.REJECTED, P.WAITING)}),
+    "retry": frozenset(
+        {
+            *((before, after) for before in (P.HELD, P.HANDLED) for after in (P.WAITING, P.DOUBT)),
+            *((P.HANDLED, after) for after in (P.UNFINISHED, P.TOLD)),
+            (P.REJECTED, P.WAITING),
+        }
+    ),
+    # A person took care of it: whatever has no ticket and no owner who lives.
+    "handle": frozenset(
+        {(before, P.HANDLED) for before in (P.WAITING, P.TAKEN, P.SENDING, P.DOUBT, P.LOOKING, P.REJECTED, P.HELD)}
+    ),
     # Redis came back empty.
     "empty": frozenset((before, P.ABSENT) for before in Phase),
 }
@@ -165,7 +177,7 @@ def seen(fields: Sequence[str | None], *, scheduled: bool) -> Seen:
             phase = P.DOUBT
         case "created" | "closed":
             phase = P.FINISHING if owner else P.UNFINISHED if todo or record.get("plan") else P.TOLD
-        case "rejected" | "held" as state if not owner:
+        case "rejected" | "held" | "handled" as state if not owner:
             phase = P(state)
         case _:
             raise Illegal(f"a record in no phase: {record}")
@@ -185,7 +197,9 @@ def seen(fields: Sequence[str | None], *, scheduled: bool) -> Seen:
 
 def check_record(now: Seen) -> None:
     """What is true of a record at every moment."""
-    require((now.phase in TICKETED) == (now.ticket is not None), "exactly what is ticketed names a ticket", now)
+    if now.phase is not P.HANDLED:
+        require((now.phase in TICKETED) == (now.ticket is not None), "exactly what is ticketed names a ticket", now)
+    require(now.phase is not P.HANDLED or not now.scheduled, "what a person took care of never comes up again", now)
     require(now.phase in RESTING or now.scheduled, "what is not at rest comes up again by itself", now)
     if now.ticket is not None and now.other_ticket is not None:
         require(now.ticket < now.other_ticket, "of two tickets the lower one is kept", now)
@@ -215,13 +229,17 @@ def check_move(before: Seen, after: Seen, command: Command, at: float) -> None:
         must(held and command.token == before.owner, "the gate opens only for an owner whose lease holds")
     if before.phase in (P.DOUBT, P.LOOKING) and after.phase in (P.SENDING, P.WAITING, P.REJECTED):
         must(ended(before, at), "a doubt ends only after `settle`")
-    if before.phase is P.SENDING and after.phase in (P.DOUBT, P.LOOKING) and after.doubt_at is not None:
+    if before.phase is P.SENDING and after.phase is P.HANDLED:
+        must(after.doubt_at is not None, "who handles what is being sent does not forget it")
+    if before.phase is P.SENDING and after.phase in (P.DOUBT, P.LOOKING, P.HANDLED) and after.doubt_at is not None:
         sendable = min(before.lease_until, at)
         must(after.doubt_at >= sendable, "a doubt begins when its owner could send for the last time")
     if before.phase in (P.DOUBT, P.LOOKING) and after.phase in (P.DOUBT, P.LOOKING):
         must((after.doubt_at or 0) >= (before.doubt_at or 0), "a doubt does not grow older by being looked at")
-    if before.phase in (P.LOOKING, P.HELD) and after.phase in (P.HELD, P.WAITING) and not ended(before, at):
-        must(after.phase is P.HELD and after.doubt_at is not None, "who holds or retries a doubt does not forget it")
+    unsettled = before.phase in (P.DOUBT, P.LOOKING, P.HELD, P.HANDLED) and before.ticket is None
+    if unsettled and after.phase in (P.HELD, P.HANDLED, P.WAITING) and not ended(before, at):
+        kept_so = after.phase in (P.HELD, P.HANDLED) and (after.doubt_at is not None or after.ticket is not None)
+        must(kept_so, "who holds, handles or retries a doubt does not forget it")
     if command.name == "release" and before != after:
         must(command.token == before.owner, "only the owner ends a turn")
     if after.phase is P.HELD and before.phase is not P.HELD:

@@ -11,6 +11,7 @@ from itertools import product
 
 import pytest
 
+from tests.model.model import Phase
 from tests.model.steps import faults_of
 from tests.model.world import World
 
@@ -109,6 +110,50 @@ def test_two_workers_and_one_create(
                 break
 
 
+def begin(world: World, steps: int, *, in_doubt: bool) -> str:
+    """As `first_comes_to`, in the turn that creates, or in the one that looks an earlier create up."""
+    world.open[1] = "as first seen"
+    world.poll()
+    if in_doubt:
+        first_comes_to(world, LONGEST_TURN, "late 58")
+        world.wait(6)
+    return first_comes_to(world, steps, "")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("how", ["crash", "freeze"])
+@pytest.mark.parametrize("in_doubt", [False, True], ids=["create", "look-up"])
+def test_what_a_person_handles_at_every_step(redis_url: str, how: str, in_doubt: bool) -> None:
+    """Whoever worked on it stopped; a person takes care of it, and thinks better of it later."""
+    handled = 0
+    for steps in range(LONGEST_TURN):
+        world = World(redis_url)
+        try:
+            at = begin(world, steps, in_doubt=in_doubt)
+            stop(world, 0, how)
+            world.wait(9)
+            world.handle(1)
+            sent = len(world.system.tickets)
+            if world.phase(1) is Phase.HANDLED:
+                handled += 1
+                for _ in range(8):
+                    world.round()
+                    world.wait(20)
+                world.report(1, "changed")
+                world.poll()
+                world.thaw(0)
+                world.finish(0)
+                assert world.phase(1) is Phase.HANDLED
+                assert len(world.system.tickets) - sent <= 1  # what was on its way
+            world.come_to_rest()
+        except AssertionError as failure:
+            failure.add_note(f"the first stops before step {steps} ({at or 'none'})")
+            raise
+        finally:
+            world.close()
+    assert handled > 3
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("in_doubt", [False, True], ids=["create", "look-up"])
 def test_every_fault_at_every_step(redis_url: str, in_doubt: bool) -> None:
@@ -120,12 +165,7 @@ def test_every_fault_at_every_step(redis_url: str, in_doubt: bool) -> None:
         while which < len(faults):
             world = World(redis_url)
             try:
-                world.open[1] = "as first seen"
-                world.poll()
-                if in_doubt:
-                    first_comes_to(world, LONGEST_TURN, "late 58")
-                    world.wait(6)
-                at = first_comes_to(world, steps, "")
+                at = begin(world, steps, in_doubt=in_doubt)
                 faults = faults_of(at)
                 if faults:
                     world.step(0, faults[which])

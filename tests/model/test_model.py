@@ -144,7 +144,8 @@ class Deliveries(RuleBasedStateMachine):
         self.poll()
 
     @rule(
-        what=st.sampled_from(("close", "retry", "pause", "resume", "probe", "lose messages", "empty")), report=reports
+        what=st.sampled_from(("close", "retry", "handle", "pause", "resume", "probe", "lose messages", "empty")),
+        report=reports,
     )
     def event(self, what: str, report: int) -> None:
         """What is rare: a report closes, a person or the ticket system wants something, Redis loses everything."""
@@ -153,6 +154,8 @@ class Deliveries(RuleBasedStateMachine):
                 self.world.end(report)
             case "retry":
                 self.world.retry(report)
+            case "handle":
+                self.world.handle(report)
             case "pause":
                 self.world.hub.store.pause(PSA, "rate", 40, "asked to wait")
             case "resume":

@@ -20,6 +20,7 @@ import structlog
 
 from bridge.absences import Absences
 from bridge.companies import Companies
+from bridge.counters import Counters
 from bridge.delivery import Deliverer, Service, Surroundings
 from bridge.details import Details
 from bridge.dispatcher import Dispatcher
@@ -232,8 +233,7 @@ class World:
                 process.store.clock_offset = self.now - BEGINNING
             for process in moving:
                 process.keeper.renew()
-            if moving:
-                self.check(*(Command("renew", *process.claimed) for process in moving))
+                self.check(Command("renew", *process.claimed))
         self.eye.delete(f"bridge:suspect:{PSA}")  # it would have ended by itself, on Redis' own clock
         self._judge()
 
@@ -291,6 +291,12 @@ class World:
         self.check(Command("retry"))
         self._judge()
 
+    def handle(self, report: ReportKey) -> None:
+        """A person took care of it."""
+        self.hub.store.handle(report, PSA, "by hand")
+        self.check(Command("handle"))
+        self._judge()
+
     def empty(self) -> None:
         """Redis loses everything."""
         self.eye.flushdb()
@@ -321,7 +327,7 @@ class World:
             if self._rests():
                 break
             for report, record in self.records.items():
-                if record.phase in (Phase.REJECTED, Phase.HELD):
+                if record.phase in (Phase.REJECTED, Phase.HELD, Phase.HANDLED):
                     self.retry(report)
             self.wait(self._until_next())
         else:
@@ -373,6 +379,16 @@ class World:
         told = Counter(each for each in self.system.notes if each[1] not in ("plain", "duplicate", "details"))
         require(not told or max(told.values()) == 1, "no note is there twice", told)
         require(not self.eye.zcount(f"bridge:slots:{PSA}", self.now * 1000, "inf"), "no slot is kept")
+        require(not self.eye.exists(f"bridge:waiting:{PSA}"), "nothing waits for a ticket any more")
+        self._counted()
+
+    def _counted(self) -> None:
+        """Since the store began, each ticket that it knows was counted once; more only where a second one turned up."""
+        known = [each for each in self.hub.store.deliveries() if each.ticket is not None]
+        counted = Counters(self.hub.store).totals().deliveries
+        tickets = counted.get((PSA, "created"), 0) + counted.get((PSA, "found"), 0) - counted.get((PSA, "continued"), 0)
+        seconds = sum(each.other_ticket != "" for each in known)
+        require(len(known) <= tickets <= len(known) + seconds, "each ticket is counted once", counted, *known)
 
 
 def reference(report: ReportKey) -> str:

@@ -30,7 +30,7 @@ def test_everything_serves(page: Page, stage: Stage) -> None:
     text = words(page.get("/connectors"))
     assert "All 3 connectors serve." in text
     assert "psa connectwise, " in text
-    assert "1 delivery, 1 of them now" in text
+    assert "1 now, nothing later" in text
     assert "Probe now" not in text
 
 
@@ -125,6 +125,8 @@ def test_a_check_that_takes_long_is_shown_under_way_and_not_started_twice(
         assert arrived.wait(30)
         assert "Checking credentials" in page.get("/connectors")
         assert "under way already" in page.press("/connectors/psa/check")
+        outcomes = [entry.outcome for entry in page.site.audit_log.entries() if entry.action == "check"]
+        assert outcomes == ["refused", "done"], "what was not done is not written down as done"
     finally:
         go_on.set()
     assert "nothing to mend" in settled(page, "Checking credentials")

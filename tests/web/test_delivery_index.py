@@ -13,7 +13,7 @@ import redis
 
 from bridge.idempotency import IdempotencyStore
 from bridge.models import DeliveryState, IncidentReport, Kind, TicketRef
-from bridge.reading import FEED_KEPT, Pair
+from bridge.reading import FEED, Pair
 from bridge.web.delivery_filter import Filter
 from bridge.web.delivery_index import DeliveryIndex
 from bridge.web.delivery_table import Place, named_so
@@ -142,10 +142,45 @@ def test_another_store_in_its_place_is_read_anew(store: IdempotencyStore, index:
     assert set(found(index, Filter())) == {(7, "psa"), (7, "desk")}
 
 
+def test_a_clock_that_is_set_hides_nothing(store: IdempotencyStore, index: DeliveryIndex) -> None:
+    see(store, report(1))
+    index.fill()
+    for number, seconds in enumerate((-100, -1.5, 86400 * 400, -86400 * 399, -7200), start=2):
+        store.clock_offset += seconds
+        see(store, report(number))
+        assert index.follow()
+        assert (number, "psa") in found(index, Filter())
+        store.handle(number, "psa", "by hand")
+        assert index.follow()
+        assert (number, "psa") in found(index, Filter(state="handled"))
+
+
+def test_a_store_that_was_set_back_is_read_anew(store: IdempotencyStore, index: DeliveryIndex) -> None:
+    """Restored from a backup, or a replica took over that had not heard of the last changes."""
+    see(store, report(1))
+    saved = {key: store.client.dump(key) for key in store.client.scan_iter()}
+    store.clock_offset += 5
+    store.handle(1, "psa", "by hand")
+    index.fill()
+    store.client.flushdb()
+    for key, value in saved.items():
+        store.client.restore(key, 0, value)
+    assert not index.follow()
+    index.fill()
+    assert found(index, Filter(state="handled")) == []
+
+
+def forget(store: IdempotencyStore) -> None:
+    """So much happens that the feed of changes forgets what was before."""
+    top = store.latest_change().at
+    store.client.zadd(store.key("changed"), {f"{number}|psa": top + number for number in range(1, FEED + 1)})
+    store.handle(1, "psa", "by hand")
+
+
 def test_what_the_feed_has_forgotten_is_read_anew(store: IdempotencyStore, index: DeliveryIndex) -> None:
     see(store, report(1))
     index.fill()
-    store.clock_offset += FEED_KEPT + 10
+    forget(store)
     see(store, report(2))
     assert not index.follow()
     index.fill()

@@ -101,6 +101,7 @@ def forgeries(door: Door, person: Browser) -> dict[str, Callable[[str, str], Tes
         "an origin elsewhere": send({"Origin": "https://elsewhere.test"}),
         "an origin nowhere": send({"Origin": "null"}),
         "an origin on another port": send({"Origin": f"{here}:81"}),
+        "an origin that is no address": send({"Origin": "http://["}),
         "an origin that starts as ours": send({"Origin": f"{here}.elsewhere.test"}),
         "another site": send({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}),
         "a neighbour": send({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Origin": here}),

@@ -66,6 +66,8 @@ def test_anything_else_does_not(door: Door, password: str) -> None:
         "/\t/elsewhere.test",
         "/\n/elsewhere.test",
         "javascript:alert(1)",
+        "//[",
+        "http://[",
         "elsewhere",
         "/login?next=/",
         "/logout",
@@ -258,6 +260,10 @@ def test_many_guessers_together_are_slowed_and_shut_nobody_out_who_was_here_befo
     person.post("/logout")
     assert door.browser("203.0.113.1").log_in().status_code == 429, "a browser that nobody knows waits with them"
     assert person.log_in().status_code == 303
+    assert [door.browser(here).log_in().status_code for here in ("127.0.0.1", "::1")] == [303, 303], "nor this machine"
+    assert door.browser("127.0.0.2").log_in().status_code == 429, (
+        "which has one address, or it could guess with millions"
+    )
     door.later(61)
     assert door.browser("203.0.113.1").log_in().status_code == 303
 

@@ -15,7 +15,7 @@ from bridge.organizations_file import OrganizationsFile
 from bridge.settings import load
 from bridge.web.company_lookups import LookUp
 from tests.bridge.stage import MakeStage, Stage, Systems
-from tests.end_to_end.test_hostile import MARKUP, TEMPLATE
+from tests.end_to_end.test_hostile import BIDI, MARKUP, TEMPLATE
 from tests.web.conftest import Page, words
 
 NAMES = {1: "Acme Corp", 2: "Northwnd Dental", 3: "Zzyzx"}
@@ -179,6 +179,7 @@ def test_many_are_accepted_at_once_and_another_company_is_chosen_by_search(page:
         ({"take": "2"}, "No company is chosen for Northwnd Dental"),
         ({"take": "2", "company-2": "999"}, "No company is chosen for Northwnd Dental"),
         ({"take": "77", "company-77": "11"}, "No company is chosen for 77"),
+        ({"take": "9" * 5000, "company-1": "11"}, "No company is chosen for 9999"),
         ({"take": "x<b>", "company-x<b>": "11"}, "No company is chosen for x&lt;b&gt;"),
     ],
 )
@@ -226,9 +227,9 @@ def test_a_changed_configuration_makes_the_look_up_anew(page: Page, stage: Stage
     assert "Acme Corp id 10 catch-all" in line(page.get("/organizations"), "Zzyzx")
 
 
-@pytest.mark.parametrize("name", [MARKUP, TEMPLATE, "=cmd|' /C calc'!A0", 'x" onfocus="alert(1)'])
+@pytest.mark.parametrize("name", [MARKUP, TEMPLATE, BIDI, "=cmd|' /C calc'!A0", 'x" onfocus="alert(1)'])
 def test_hostile_names_are_inert(page: Page, stage: Stage, systems: Systems, file: Path, name: str) -> None:
-    systems.connectwise.companies.append((66, "EVIL", f"{name} Inc"))
+    systems.connectwise.companies.append((66, f"EVIL{name}", f"{name} Inc"))
     stage.runtime.books.save_organizations([Organization(9, f"{name} Ltd")])
     html = look_up(page, to="proposals")
     pages = [html, page.get("/organizations"), page.get("/organizations/psa/9")]
@@ -236,6 +237,7 @@ def test_hostile_names_are_inert(page: Page, stage: Stage, systems: Systems, fil
         assert "<script>alert" not in each
         assert "<img src=x" not in each
         assert "evil.example/'>" not in each
+        assert all(character.isprintable() for character in each if character != "\n")
     page.post("/organizations/psa/accept", **form(html, take="9", **{"company-9": "66"}))
     assert file.read_text("utf-8").splitlines()[1] == "9,psa,66"
     assert "file" in line(page.get("/organizations"), "id 9<")

@@ -60,6 +60,32 @@ def test_what_waits_is_on_its_way(page: Page, stage: Stage) -> None:
     assert 'href="/deliveries?state=waiting">3</a>' in html
 
 
+def test_what_waits_too_long_is_not_well(page: Page, stage: Stage) -> None:
+    """A ticket system that is away pauses nothing, so nothing else would say so."""
+    stage.report(1, 2, connectors=["psa"])
+    stage.store.clock_offset += 890
+    well(stage)
+    assert "All is well; 2 tickets are on the way." in words(page.get("/"))
+    stage.store.clock_offset += 60
+    well(stage)
+    html = page.get("/")
+    assert "One thing needs a person." in words(html)
+    assert "2 tickets wait for connector psa, the first for 16 min." in words(html)
+    assert 'href="/deliveries?state=waiting&amp;connector=psa"' in html
+    stage.store.pause("psa", "misconfigured", 600, "no board", probe_in=60)
+    assert "One thing needs a person." in words(page.get("/"))  # the pause says it already
+
+
+def test_what_waits_for_a_connector_that_is_none_any_more_is_told(page: Page, stage: Stage) -> None:
+    leader = int(stage.store.script("lead", "dispatcher", "test", 6000))
+    stage.store.dispatch(leader, "former", "former", 3, proof=False)
+    stage.report(1, connectors=["former"])
+    stage.store.clock_offset += 1000
+    well(stage)
+    text = words(page.get("/"))
+    assert "One ticket waits for connector former, which is not configured any more, for 17 min." in text
+
+
 def test_figures_and_charts_show_what_was_delivered(page: Page, stage: Stage) -> None:
     now = datetime.fromtimestamp(stage.store.now(), UTC)
     stage.report(1, 2, severity="critical", sent_at=now - timedelta(seconds=3))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ from markupsafe import escape
 from bridge.demo import scenario
 from bridge.models import Agent, Kind, Organization
 from bridge.render_guard import GUARD
-from bridge.web.previews import SAMPLES, WRITTEN
+from bridge.web.previews import AT_ONCE, SAMPLES, WRITTEN
 from tests.bridge.stage import MakeStage, Stage, Systems
 from tests.end_to_end.test_hostile import MARKUP, TEMPLATE
 from tests.web.conftest import Page, words
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
 
 @pytest.fixture
@@ -97,11 +101,29 @@ def test_a_note_that_fails_is_shown_with_its_line(make: MakeStage, own: Path) ->
 def test_a_template_without_end_is_stopped(make: MakeStage, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GUARD, "template_seconds", 0.3)
     monkeypatch.setattr(GUARD, "later_seconds", 0.3)
-    (own / "title.j2").write_text(
-        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "utf-8"
-    )
+    (own / "title.j2").write_text(ENDLESS, "utf-8")
     text = words(Page(make("psa", templates=str(own))).get("/templates?connector=psa"))
     assert "it takes more than 0.3 s of processor time" in text
+
+
+def test_slow_templates_leave_threads_for_the_rest_of_the_page(
+    make: MakeStage, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GUARD, "template_seconds", 0.5)
+    (own / "title.j2").write_text(ENDLESS, "utf-8")
+    page = Page(make("psa", templates=str(own)))
+    begin = threading.Barrier(AT_ONCE + 1)
+
+    def preview() -> tuple[int, str]:
+        client = page.client.application.test_client()
+        begin.wait(30)
+        answer = client.get("/templates?connector=psa")
+        return answer.status_code, words(answer.text)
+
+    with ThreadPoolExecutor(AT_ONCE + 1) as browsers:
+        answers = sorted(each.result() for each in [browsers.submit(preview) for _ in range(AT_ONCE + 1)])
+    assert [status for status, _ in answers] == [200] * AT_ONCE + [503]
+    assert "Other previews are being made" in answers[-1][1]
 
 
 def test_a_changed_template_is_shown_at_once(make: MakeStage, own: Path) -> None:

@@ -53,6 +53,14 @@ def test_what_no_reader_takes_is_shown_as_it_came(page: Page, stage: Stage, raw:
     assert "What Huntress sent" in page.get("/quarantine")
 
 
+def test_brackets_within_brackets_do_not_blow_the_page_up(page: Page, stage: Stage) -> None:
+    raw = f"[{','.join(['[' * 300 + ']' * 300] * 30)}]"
+    stage.runtime.books.quarantine("x1", None, "odd", raw)
+    html = page.get("/quarantine")
+    assert raw in html
+    assert len(html) < 3 * QUARANTINE_RAW
+
+
 def test_what_was_cut_says_so(page: Page, stage: Stage) -> None:
     stage.runtime.books.quarantine("8", 8, "too odd", json.dumps(["x" * QUARANTINE_RAW]))
     assert "Only the beginning is kept" in page.get("/quarantine")

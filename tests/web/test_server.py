@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from bridge.web.server import LONGEST_HEADERS, SLOWEST, WebServer
+from bridge.web.server import LONGEST_HEADERS, OF_ONE, SLOWEST, WebServer
 from bridge.webhooks import LONGEST_BODY
 from tests.web.door import LOCAL, PASSWORD, TOKEN, Door
 
@@ -172,6 +172,40 @@ def test_a_request_that_comes_by_single_bytes_is_cut_off(serve: Callable[..., Wi
             while b"ok\n" not in patient.recv(4096):
                 pass
             wire.now += SLOWEST + 1
+
+
+def answered(wire: Wire, address: str) -> bool:
+    """Does a connection from `address` get an answer? Else it was closed."""
+    with socket.create_connection(("127.0.0.1", wire.port), timeout=20, source_address=(address, 0)) as one:
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return one.recv(12) == b"HTTP/1.1 200"
+        return False
+
+
+@pytest.mark.parametrize(("web", "shut_out"), [(LOCAL, True), (PROXIED, False)])
+def test_one_address_cannot_hold_every_connection(
+    serve: Callable[..., Wire], web: dict[str, Any], shut_out: bool
+) -> None:
+    """But a proxy may: it speaks for many."""
+    wire = serve(web)
+    with contextlib.ExitStack() as stack:
+        for _ in range(OF_ONE):
+            stack.enter_context(socket.create_connection(("127.0.0.1", wire.port), timeout=20))
+        assert answered(wire, "127.0.0.1") is not shut_out
+        assert answered(wire, "127.0.0.2")
+
+
+def test_a_browser_that_holds_its_connection_does_not_hold_up_the_end(open_door: Callable[..., Door]) -> None:
+    wire, stopping = Wire(open_door(LOCAL)), threading.Event()
+    thread = threading.Thread(target=lambda: wire.server.serve(stopping), daemon=True)
+    thread.start()
+    with socket.create_connection(("127.0.0.1", wire.port), timeout=20) as browser:
+        browser.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert browser.recv(12) == b"HTTP/1.1 200"
+        stopping.set()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_nobody_is_told_whose_page_it_is(serve: Callable[..., Wire]) -> None:

@@ -82,6 +82,8 @@ def test_the_page_does_not_start_without_a_log_in(open_door: Callable[..., Door]
         ({"token": "short one"}, "web.token is too short (9 characters); use at least 16"),
         ({"trusted_proxy_header": "X-User"}, "web.trusted_proxy_header is believed only from a proxy whose address is"),
         ({**PROXY, "trusted_proxy_header": "X User"}, "web.trusted_proxy_header is no header's name"),
+        ({**PROXY, "trusted_proxy_header": "cookie"}, "web.trusted_proxy_header is a header that every browser sends"),
+        ({**PROXY, "trusted_proxy_header": "Authorization"}, "web.trusted_proxy_header is a header that every browser"),
         ({"trusted_proxies": ["10.0.0.5/8"]}, "web.trusted_proxies is no address or network such as"),
         ({"trusted_proxies": ["proxy"]}, "web.trusted_proxies is no address or network such as"),
         ({"allowed_hosts": ["https://x.test"]}, "web.allowed_hosts is no host's name such as"),
