@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from bridge.bookkeeping import OVERDUE
 from bridge.causes import GATHER, NAMED, PAUSED_FOR, Cause
 from bridge.check import advice
-from bridge.cli import main
 from bridge.demo.mailbox import PretendMailbox
 from bridge.models import Account, Delivery, DeliveryState, Notice, TicketRef
 from bridge.notice_text import NoticeText
@@ -29,6 +27,7 @@ from connectors.base import ConnectorContext, Rejected, Unavailable
 from connectors.email import Email, EmailSettings
 from tests.bridge.stage import MakeStage, Stage, Systems
 from tests.conftest import RedisServer
+from tests.end_to_end.inside import inside
 from tests.psa import reference
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
@@ -531,7 +530,7 @@ def test_check_warns_of_a_single_carrier_without_a_finding(make: MakeStage) -> N
     assert len(list(advice(make("oncall").runtime.settings))) == 1
     assert list(advice(make("oncall", "backup").runtime.settings)) == []
     stage = make("oncall")
-    result = CliRunner().invoke(main, ["--config", str(stage.config), "check"])
+    result = inside("check", config=stage.config)
     assert (result.exit_code, result.stdout) == (0, "nothing wrong, 1 warning\n")
     assert result.stderr.startswith("warning: alerts.connectors: oncall alone carries notices")
 

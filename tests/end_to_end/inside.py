@@ -6,6 +6,7 @@ import contextlib
 import logging
 from pathlib import Path
 
+import structlog
 from click.testing import CliRunner, Result
 
 from bridge.cli import main
@@ -22,6 +23,7 @@ def inside(*arguments: str | Path, config: Path | None = None, **variables: str)
         # The command logs to the runner's own standard error, which is closed now.
         logging.getLogger().handlers[:] = handlers
         logging.getLogger().setLevel(level)
+        structlog.reset_defaults()
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
