@@ -45,6 +45,7 @@ class Interview:
 
     def source(self) -> None:
         """The key, until it opens an account or the person goes on without."""
+        self.prompts.say("Enter takes what stands in brackets. Ctrl-C leaves nothing behind.")
         self.prompts.head("Huntress")
         while True:
             for question in SOURCE:

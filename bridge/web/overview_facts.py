@@ -10,6 +10,7 @@ from typing import Literal
 from bridge.absences import Absences
 from bridge.counters import COUNTED_SEVERITIES, Counters, Histogram
 from bridge.models import DeliveryState
+from bridge.routing import not_before
 from bridge.runtime import Runtime
 from bridge.text import one_line, shorten
 from bridge.web.charts import Chart, Series, bars
@@ -91,6 +92,8 @@ class Overview:
     requests_most: int
     open_reports: int
     unlisted: int
+    #: Whoever has the reports that were sent before this day keeps them (`not_before`); '': there is no such day.
+    since: str
     waiting: int
     refused: int
     held: int
@@ -129,6 +132,7 @@ def overview(site: Site, days: int = SPANS[0]) -> Overview:
         requests_most=runtime.settings.huntress.requests_per_minute,
         open_reports=store.open_reports(),
         unlisted=len(Absences(store).missing()),
+        since=since(runtime),
         waiting=waiting,
         refused=counted[DeliveryState.REJECTED],
         held=counted[DeliveryState.HELD],
@@ -140,6 +144,12 @@ def overview(site: Site, days: int = SPANS[0]) -> Overview:
         times=times_chart(times),
         days=days,
     )
+
+
+def since(runtime: Runtime) -> str:
+    """The day of `[poll] not_before`, in the configured zone."""
+    moment = not_before(runtime.store, runtime.settings.poll.not_before, "poll", pin=False)
+    return "" if moment is None else f"{moment.astimezone(runtime.settings.zone):%Y-%m-%d %H:%M}"
 
 
 def verdict(problems: int, concerns: int, on_the_way: int, quiet: int) -> str:

@@ -51,6 +51,11 @@ def test_all_is_well_with_nothing_to_do(page: Page) -> None:
     assert '<svg class="chart" viewBox="0 0 420' not in html
 
 
+def test_what_is_left_alone_is_told(make: MakeStage) -> None:
+    stage = well(make("psa", tables={"poll": {"not_before": "2026-02-01T08:00:00+01:00"}}))
+    assert "Reports open 0 sent since 2026-02-01 07:00; those before are left alone" in words(Page(stage).get("/"))
+
+
 def test_what_waits_is_on_its_way(page: Page, stage: Stage) -> None:
     stage.report(1, connectors=["psa"])
     assert "All is well; one ticket is on the way." in words(page.get("/"))
