@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import collections
+import contextlib
 import re
 import ssl
 from typing import TYPE_CHECKING
@@ -50,7 +51,8 @@ class PretendSession(SMTP):
     def hang_up(self) -> None:
         """Cuts the connection; the session's task is cancelled when that is noticed."""
         if isinstance(self.transport, asyncio.Transport):
-            self.transport.abort()
+            with contextlib.suppress(AttributeError):  # CPython 3.11.2 raises it where a TLS connection is gone already
+                self.transport.abort()
 
     def say_good_bye(self) -> None:
         """Closes the connection once all is sent."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -60,10 +61,16 @@ class Typist:
         self.sees(prompt)
         os.write(self.master, f"{line}\r".encode())
 
-    def presses(self, prompt: str, key: bytes) -> None:
-        """Waits for `prompt`, then presses one key."""
+    def gives_up(self, prompt: str) -> int:
+        """Waits for `prompt`, presses ctrl-C, again where the first came a moment too early; the exit code."""
         self.sees(prompt)
-        os.write(self.master, key)
+        until = time.monotonic() + 30
+        while self.process.poll() is None:
+            assert time.monotonic() < until, f"ctrl-C does not end it: {self.seen[self._read :]}"
+            os.write(self.master, b"\x03")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(2)
+        return self.ends()
 
     def ends(self, seconds: float = 30) -> int:
         """Reads to the end; the exit code."""
