@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import re
 import ssl
@@ -149,16 +150,17 @@ class HttpSession:
             # Everything: a library's surprise after a create was sent must end as "in doubt", never as a plain crash.
             except Exception as error:
                 failure = error
-        log.debug(
-            "request",
-            system=self.name,
-            method=method,
-            url=self._shown(parts, params),
-            status=answer.status if answer else None,
-            problem="too slow" if sending.expired else type(failure).__name__ if failure else None,
-            ms=round((time.monotonic() - started) * 1000),
-            bytes=answer.size if answer else None,
-        )
+        if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
+            log.debug(
+                "request",
+                system=self.name,
+                method=method,
+                url=self._shown(parts, params),
+                status=answer.status if answer else None,
+                problem="too slow" if sending.expired else type(failure).__name__ if failure else None,
+                ms=round((time.monotonic() - started) * 1000),
+                bytes=answer.size if answer else None,
+            )
         # Raised out here, so that no library's exception, which knows the request and its headers, hangs on to it.
         if sending.stopped:
             raise sending.stopped

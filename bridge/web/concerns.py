@@ -14,7 +14,7 @@ SLOW = 60.0
 
 
 def find_concerns(runtime: Runtime) -> Iterator[str]:
-    """One sentence for each, without its full stop; none that `find_troubles` has. Raises `redis.RedisError`."""
+    """One sentence for each, as it stands within a text; none that `find_troubles` has. Raises `redis.RedisError`."""
     store, poll, now = runtime.store, runtime.books.poll(), runtime.store.now()
     since = poll.last_complete_at or poll.first_started_at
     if since is not None and now - since <= overdue_after(poll):
@@ -32,5 +32,4 @@ def find_concerns(runtime: Runtime) -> Iterator[str]:
             yield f"Connector {name} was asked to wait, {lasted(pause.until - now)} more: {pause.reason}"
     for each in waiting(runtime):
         if SLOW < each.longest <= LATE:
-            text = f"{each}{why(runtime, each)}"
-            yield text[:1].upper() + text[1:]
+            yield f"{each}{why(runtime, each)}"

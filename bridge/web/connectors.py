@@ -17,9 +17,6 @@ from bridge.web.delivery_rows import ticket_url
 from bridge.web.site import Site
 from connectors.base import Finding
 
-#: Why a second press of a button did nothing.
-UNDER_WAY = "one is under way already"
-
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -67,6 +64,15 @@ def blueprint(site: Site) -> Blueprint:
         flash(f"{name} asked to be left alone, so nothing is sent to it now: {reason}. Try again later.", "failed")
         return True
 
+    def begun(action: str, name: str, started: bool, under_way: str) -> bool:
+        """Writes down that a person had something done; the sentence `under_way` tells who pressed a second time."""
+        if started:
+            site.audit(action, connector=name)
+        else:
+            site.audit(action, outcome="refused", connector=name, reason="one is under way already")
+            flash(under_way, "failed")
+        return started
+
     @pages.get("/connectors")
     def show() -> str:
         found = cards(site.runtime)
@@ -89,11 +95,8 @@ def blueprint(site: Site) -> Blueprint:
         service = service_of(name)
         if left_alone(name):
             return back(name)
-        if checks.start(name, lambda: check(site, service)):
-            site.audit("check", connector=name)
-        else:
-            site.audit("check", outcome="refused", connector=name, reason=UNDER_WAY)
-            flash(f"A check of {name} is under way already; its result will stand here.", "failed")
+        started = checks.start(name, lambda: check(site, service))
+        begun("check", name, started, f"A check of {name} is under way already; its result will stand here.")
         checks.wait(name)
         return back(name)
 
@@ -110,12 +113,9 @@ def blueprint(site: Site) -> Blueprint:
             result = send_trial(site.runtime, name, tell=told.append)
             return Tried(result, ticket_url(result.ticket, service.settings))
 
-        if trials.start(name, work):
+        under_way = f"A test ticket for {name} is under way already; its steps will stand here."
+        if begun("test ticket", name, trials.start(name, work), under_way):
             steps[name] = told
-            site.audit("test ticket", connector=name)
-        else:
-            site.audit("test ticket", outcome="refused", connector=name, reason=UNDER_WAY)
-            flash(f"A test ticket for {name} is under way already; its steps will stand here.", "failed")
         trials.wait(name)
         return back(name)
 

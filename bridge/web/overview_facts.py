@@ -170,10 +170,8 @@ def verdict(problems: int, concerns: int, on_the_way: int, quiet: int) -> str:
 def find_problems(runtime: Runtime, counted: Mapping[DeliveryState, int]) -> Iterator[Problem]:
     """What needs a person, what stops everything first."""
     for trouble in find_troubles(runtime):
-        kind: str = trouble.kind
-        if kind == "late" and trouble.connector not in runtime.services:
-            kind = "unserved"
-        yield _problem(kind, trouble.text, **({"connector": trouble.connector} if trouble.kind == "late" else {}))
+        its = {"connector": trouble.connector} if trouble.kind in ("late", "unserved") else {}
+        yield _problem(trouble.kind, trouble.text, **its)
     refused, held = counted[DeliveryState.REJECTED], counted[DeliveryState.HELD]
     if refused:
         what = "One ticket was" if refused == 1 else f"{refused:,} tickets were"

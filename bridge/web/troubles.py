@@ -20,7 +20,7 @@ NEEDED = ("poller", "worker")
 #: Seconds after which a report without its ticket is late, as for the alert HuntressBridgeTicketsWaiting.
 LATE = 900.0
 
-Kind = Literal["poll", "processes", "stream", "paused", "late", "untold"]
+Kind = Literal["poll", "processes", "stream", "paused", "late", "unserved", "untold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ def find_troubles(runtime: Runtime) -> Iterator[Trouble]:
             yield Trouble("paused", f"connector {name} is paused: {pause.reason}", name)
     for each in waiting(runtime):
         if each.longest > LATE:
-            yield Trouble("late", f"{each}{why(runtime, each)}", each.connector)
+            late: Kind = "late" if each.connector in runtime.services else "unserved"
+            yield Trouble(late, f"{each}{why(runtime, each)}", each.connector)
     if runtime.settings.alerts.connectors:
         for notice in NoticeBook(store).outstanding():
             if notice.problem:
