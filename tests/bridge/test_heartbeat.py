@@ -166,8 +166,13 @@ def test_a_monitor_that_hangs_holds_up_no_poll(
     ],
 )
 def test_trouble_is_said_once_and_once_when_it_is_over(
-    make: Callable[..., Stage], monitor: Monitor, fault: dict[str, Any], said: str
+    make: Callable[..., Stage],
+    monitor: Monitor,
+    fault: dict[str, Any],
+    said: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     stage = make(f"{monitor.url}/{TOKEN}")
     heartbeat = sender(stage)
     trouble = monitor.fault(times=None, **fault)

@@ -166,7 +166,7 @@ def test_every_change_is_logged_once(ground: Ground, huntress: PretendHuntress, 
     assert events(logs) == [("organization added", 4), ("organization renamed", 2), ("organization removed", 3)]
     with capture_logs() as logs:
         assert ground.sync.sync() == Changes()
-    assert {line["event"] for line in logs} == {"request"}
+    assert [line["event"] for line in logs if line["event"] != "request"] == []
 
 
 @pytest.mark.parametrize("broken", ["status", "garbled"])
