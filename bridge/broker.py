@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote
 
 import dramatiq
 import redis
 import structlog
-from dramatiq.brokers.redis import RedisBroker
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from bridge.wake import LOOK_EVERY, HintBroker, HintConsumer
 
 #: Seconds to wait for one answer; a server that needs two for every command is still served.
 ANSWER_TIMEOUT = 4.0
@@ -31,8 +33,6 @@ QUICK_TIMEOUT = 1.0
 #: Seconds after which an idle connection is checked before it is used.
 IDLE_CHECK = 30
 
-#: Milliseconds between two looks into an empty queue, at most.
-QUEUE_PAUSE = 100
 #: Seconds after which an idle worker thread looks whether it is to stop; work wakes it at once.
 STOP_LOOK = 0.5
 #: Milliseconds without a sign of life until another worker's messages are queued again.
@@ -96,12 +96,10 @@ class _BrokerRedis(redis.Redis):
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except (redis.TimeoutError, redis.ReadOnlyError, redis.exceptions.OutOfMemoryError) as error:
             raise redis.ConnectionError(str(error)) from error
-
-
-class _HintBroker(RedisBroker):
-    def get_declared_delay_queues(self) -> set[str]:
-        """None: nothing is ever delayed, so no thread needs to look for it."""
-        return set()
+        except redis.ResponseError as error:
+            if str(error).startswith("UNBLOCKED"):  # a primary that became a replica while it was waited upon
+                raise redis.ConnectionError(str(error)) from error
+            raise
 
 
 def store_client(url: str, *, decode: bool = True) -> redis.Redis:
@@ -169,12 +167,12 @@ def check_server(client: redis.Redis) -> list[str]:
     return warnings
 
 
-def make_broker(client: redis.Redis, namespace: str, *, maintenance: bool) -> RedisBroker:
+def make_broker(client: redis.Redis, namespace: str, *, maintenance: bool) -> HintBroker:
     """Dramatiq without any middleware: a job that raises is logged and done with, the store makes it due again.
 
     `maintenance` lets workers queue again what a killed one held, by `KEYS` over the whole database.
     """
-    return _HintBroker(  # type: ignore[no-untyped-call]
+    return HintBroker(
         client=client,
         namespace=_dramatiq(namespace),
         middleware=[],
@@ -196,15 +194,16 @@ def _dramatiq(namespace: str) -> str:
 class WorkerThreads:
     """Dramatiq's worker in this process. It outlives every outage of Redis."""
 
-    def __init__(self, broker: RedisBroker, threads: int, *, queue_pause: int = QUEUE_PAUSE) -> None:
+    def __init__(self, broker: HintBroker, threads: int, *, look_every: int = LOOK_EVERY) -> None:
         self._broker = broker
         self._middleware = list(broker.middleware)
-        self._worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=queue_pause)
+        self._worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=look_every)
         # One message per thread and not two: what waits here is out of reach for an idle worker elsewhere.
         self._worker.queue_prefetch = threads
 
     def start(self) -> None:
         """Actors must be declared by now."""
+        self._broker.stopping.clear()
         self._worker.start()
         self._settle_threads()
 
@@ -215,12 +214,17 @@ class WorkerThreads:
         self._worker.queue_prefetch = len(self._worker.workers)
         for consumer in self._worker.consumers.values():
             consumer.prefetch = self._worker.queue_prefetch
-            if consumer.consumer is not None:
-                consumer.consumer.prefetch = self._worker.queue_prefetch  # type: ignore[attr-defined]
+            if isinstance(consumer.consumer, HintConsumer):
+                consumer.consumer.resize(self._worker.queue_prefetch)
         self._settle_threads()
 
     def stop(self, timeout: float) -> None:
         """Takes no more work, waits up to `timeout` seconds for what runs, and gives back what waits."""
+        with suppress(redis.RedisError):  # then it ends a look later
+            self._broker.stop_waiting(self._worker.consumers)
+        for thread in self._worker.consumers.values():
+            if isinstance(thread.consumer, HintConsumer):
+                thread.consumer.look()
         try:
             self._worker.stop(timeout=int(timeout * 1000))
         except redis.RedisError as error:

@@ -1,14 +1,16 @@
 """What is due? Enqueues it as soon as its connector has room, most urgent first.
 
-A finished delivery wakes the dispatcher at once; a look once a second is the safety net. Retry, crash recovery and lost
-messages are this one mechanism; the queue is only a hint.
+New reports and finished deliveries wake the dispatcher at once; else it sleeps until the next delivery is due. A look
+once a second is the safety net. Retry, crash recovery and lost messages are this one mechanism; the queue is only a
+hint.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import redis
 import structlog
@@ -23,10 +25,16 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between looks when nothing wakes the dispatcher.
 LOOK_EVERY = 1.0
+#: Seconds until the look after one that found something; only one that finds nothing asks what is due next.
+LOOK_AGAIN = 0.05
+#: Seconds between looks at least, when the next delivery is due by then: where many are, not all come in one look.
+SHORTEST_WAIT = 0.005
 #: Seconds that the dispatcher's loop may stand still before another process takes over.
 PATIENCE = 30.0
 #: Messages waiting in Dramatiq's queue above which no more are added: no worker runs, or all are busy.
 MOST_QUEUED = 1000
+#: Messages enqueued in one round trip.
+BATCH = 100
 
 
 class Dispatcher:
@@ -38,7 +46,7 @@ class Dispatcher:
         services: Callable[[], Mapping[str, Service]],
         leadership: Leadership,
         prober: Prober,
-        enqueue: Callable[[ReportKey, str], None],
+        enqueue: Callable[[Sequence[tuple[ReportKey, str]]], None],
         backlog: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -49,6 +57,8 @@ class Dispatcher:
         self.enqueue = enqueue
         #: Messages that no worker has fetched yet.
         self.backlog = backlog
+        #: As many at most, as far as is known without asking; infinite while another process may have enqueued.
+        self._most_queued = math.inf
         self.clock = clock
         self._looked_at: dict[str, float] = {}
 
@@ -60,10 +70,10 @@ class Dispatcher:
             self.leadership.alive()
             try:
                 if not self.leadership.number:
+                    self._most_queued = math.inf  # another process enqueues
                     stopping.wait(0.2)
                     continue
-                self.look()
-                self.store.wait_for_wake(LOOK_EVERY)
+                self.store.wait_for_wake(LOOK_AGAIN if self.look() else self._until_due())
             except Deposed:
                 log.info("another process dispatches now")
                 stopping.wait(LOOK_EVERY)
@@ -80,8 +90,10 @@ class Dispatcher:
         number = self.leadership.number
         if not number:
             return 0
-        if self.backlog() > MOST_QUEUED:
-            return 0  # nobody fetches; what is enqueued already says enough
+        if self._most_queued > MOST_QUEUED:
+            self._most_queued = self.backlog()
+            if self._most_queued > MOST_QUEUED:
+                return 0  # nobody fetches; what is enqueued already says enough
         groups: dict[str, list[Service]] = {}
         for service in self.services().values():
             groups.setdefault(service.group, []).append(service)
@@ -103,11 +115,20 @@ class Dispatcher:
             passed=None if before is None else now - before,
         )
         self._looked_at[service.name] = now
-        for report_id in reports:
+        for first in range(0, len(reports), BATCH):
             self.leadership.alive()
-            self.enqueue(report_id, service.name)
-            log.debug("dispatched", report_id=report_id, connector=service.name)
+            batch = [(report_id, service.name) for report_id in reports[first : first + BATCH]]
+            self._most_queued += len(batch)
+            self.enqueue(batch)
+            for report_id, name in batch:
+                log.debug("dispatched", report_id=report_id, connector=name)
         return len(reports)
+
+    def _until_due(self) -> float:
+        """Seconds until the next delivery is due; `LOOK_EVERY` at most."""
+        if self._most_queued > MOST_QUEUED:
+            return LOOK_EVERY  # what is due stays so until a worker fetches
+        return max(SHORTEST_WAIT, min(LOOK_EVERY, self.store.next_due(self.services())))
 
     def _take_in_turn(self, number: int, group: list[Service]) -> int:
         """Connectors that share their slots: the most urgent delivery of all goes first."""

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 import threading
 import time
@@ -366,6 +367,15 @@ class IdempotencyStore(Reading):
             "list[tuple[str, float]]", self.client.zrange(self.key(f"ready:{connector}"), 0, 0, withscores=True)
         )
         return first[0][1] if first else None
+
+    def next_due(self, connectors: Iterable[str]) -> float:
+        """Seconds until the next delivery of `connectors` is due, of those that wait for a time; else infinite."""
+        pipeline = self.client.pipeline(transaction=False)
+        pipeline.time()
+        for connector in connectors:
+            pipeline.zrange(self.key(f"due:{connector}"), 0, 0, withscores=True)
+        time, *firsts = pipeline.execute()
+        return min((at / 1000 for first in firsts for _, at in first), default=math.inf) - self.moment(time)
 
     def wait_for_wake(self, seconds: float) -> None:
         """Returns when something became due, at the latest after `seconds`."""

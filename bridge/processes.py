@@ -19,9 +19,8 @@ from bridge.dispatcher import PATIENCE as DISPATCHER_PATIENCE
 from bridge.dispatcher import Dispatcher
 from bridge.embedded import EmbeddedRedisError
 from bridge.heartbeat import Heartbeat
-from bridge.jobs import QUEUE, deliver_actor
+from bridge.jobs import QUEUE, deliver_actor, enqueue
 from bridge.leadership import Leadership
-from bridge.models import ReportKey
 from bridge.organization_sync import OrganizationSync
 from bridge.poller import PATIENCE as POLLER_PATIENCE
 from bridge.poller import Poller
@@ -101,7 +100,7 @@ class Process:
             lambda: runtime.services,
             leadership,
             runtime.prober,
-            self._enqueue,
+            lambda jobs: enqueue(self.broker, self.actor, jobs),
             lambda: queued(self.broker_client, runtime.settings.redis.namespace, QUEUE),
         )
         for name in runtime.services:
@@ -144,9 +143,6 @@ class Process:
             heartbeat.polled,
         )
         return self.poller
-
-    def _enqueue(self, report_id: ReportKey, connector: str) -> None:
-        self.actor.send(report_id, connector)
 
     def _lead(self, role: str, patience: float) -> Leadership:
         leadership = Leadership(self.runtime.store, role, patience=patience)

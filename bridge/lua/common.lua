@@ -227,10 +227,9 @@ local function paused_until(connector)
   return num(redis.call('HGET', P .. 'pause:' .. connector, 'until'))
 end
 
--- Wakes the dispatcher; the list is bounded, one element is enough.
+-- Wakes the dispatcher; one element is enough, since a look finds everything.
 local function wake()
-  redis.call('LPUSH', P .. 'wake', '1')
-  redis.call('LTRIM', P .. 'wake', 0, 7)
+  if redis.call('EXISTS', P .. 'wake') == 0 then redis.call('LPUSH', P .. 'wake', '1') end
 end
 
 -- The owner lets go: its lease, its slot.

@@ -130,7 +130,7 @@ class Stage:
             lambda: runtime.services,
             self.leadership,
             runtime.prober,
-            lambda report_id, connector: self.enqueued.append((report_id, connector)),
+            self.enqueued.extend,
             clock=lambda: time.monotonic() + self.store.clock_offset,
         )
         return self

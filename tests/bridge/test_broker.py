@@ -11,7 +11,6 @@ import dramatiq
 import dramatiq.worker
 import pytest
 import redis
-from dramatiq.brokers.redis import RedisBroker
 
 from bridge import broker as subject
 from bridge.broker import (
@@ -267,15 +266,16 @@ def test_a_managed_server_that_forbids_commands_is_still_served(
 class Jobs:
     """A worker in this process whose one actor counts what it was given."""
 
-    def __init__(self, url: str, threads: int = 3) -> None:
+    def __init__(self, url: str, threads: int = 3, look_every: int = 20) -> None:
+        self.worker_url = url
         self.client, shared = broker_client(url, "")
-        self.broker: RedisBroker = make_broker(self.client, "bridge", maintenance=not shared)
+        self.broker = make_broker(self.client, "bridge", maintenance=not shared)
         self.done: list[int] = []
         self.may_end = threading.Event()
         self.may_end.set()
         declare = dramatiq.actor(actor_name="deliver", queue_name="deliveries", broker=self.broker)
         self.actor = declare(self.deliver)
-        self.worker = WorkerThreads(self.broker, threads, queue_pause=20)
+        self.worker = WorkerThreads(self.broker, threads, look_every=look_every)
 
     def deliver(self, number: int) -> None:
         self.done.append(number)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from bridge import dispatcher
 from bridge.broker import store_client
 from bridge.idempotency import LEASE, Claim, IdempotencyStore
 from bridge.leadership import Leadership
@@ -133,7 +134,9 @@ def test_a_new_connection_asks_for_little_before_its_first_command(redis_url: st
     assert sent.count("CLIENT") == 1
 
 
-def test_a_dispatcher_that_enqueues_slowly_still_moves(redis_url: str, tmp_path: Path) -> None:
+def test_a_dispatcher_that_enqueues_slowly_still_moves(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock()
     with Systems().running() as systems, Stage(redis_url, tmp_path, systems, {"desk": systems.table("desk")}) as stage:
         stage.report(1)
@@ -141,10 +144,11 @@ def test_a_dispatcher_that_enqueues_slowly_still_moves(redis_url: str, tmp_path:
         stage.report(2, 3, 4)
         stage.leadership.clock, stage.leadership.patience = clock, 30
 
-        def enqueue(report_id: ReportKey, connector: str) -> None:
+        def enqueue(jobs: Sequence[tuple[ReportKey, str]]) -> None:
             clock.now += 20
 
         stage.dispatcher.enqueue = enqueue
+        monkeypatch.setattr(dispatcher, "BATCH", 1)
         stage.leadership.alive()
         assert stage.leadership.attempt()
         assert stage.dispatcher.look() == 3

@@ -106,7 +106,7 @@ class World:
             lambda: {PSA: self.hub.service},
             self.leadership,
             self.hub.prober,
-            lambda report, _: self.hints.append(report),
+            lambda jobs: self.hints.extend(report for report, _ in jobs),
             clock=lambda: self.now,
         )
         self.workers = [Process(self) for _ in range(workers)]
