@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import redis
 import structlog
@@ -73,7 +74,7 @@ class Dispatcher:
                     self._most_queued = math.inf  # another process enqueues
                     stopping.wait(0.2)
                     continue
-                self.store.wait_for_wake(LOOK_AGAIN if self.look() else self._until_due())
+                self._wait(LOOK_AGAIN if self.look() else self._until_due())
             except Deposed:
                 log.info("another process dispatches now")
                 stopping.wait(LOOK_EVERY)
@@ -123,6 +124,23 @@ class Dispatcher:
             for report_id, name in batch:
                 log.debug("dispatched", report_id=report_id, connector=name)
         return len(reports)
+
+    def _wait(self, seconds: float) -> None:
+        if seconds >= LOOK_EVERY:
+            self.store.wait_for_wake(LOOK_EVERY)
+            return
+        # An idle Redis ends a wait up to 0.1 s late (it looks ten times a second), so this process ends it itself.
+        timer = threading.Timer(seconds, self._wake)
+        timer.daemon = True
+        timer.start()
+        try:
+            self.store.wait_for_wake(LOOK_EVERY)
+        finally:
+            timer.cancel()
+
+    def _wake(self) -> None:
+        with suppress(redis.RedisError):  # then the wait ends by itself
+            self.store.wake()
 
     def _until_due(self) -> float:
         """Seconds until the next delivery is due; `LOOK_EVERY` at most."""
