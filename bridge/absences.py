@@ -6,7 +6,7 @@ Absence from a complete listing is a hint; only the source's own word ends a rep
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -41,11 +41,6 @@ class Absences:
     def __init__(self, store: IdempotencyStore) -> None:
         self.store = store
         self.client = store.client
-
-    def still_open(self, leader: int, keys: Iterable[ReportKey]) -> None:
-        """These were listed, though no connector takes them or they cannot be read: what is known of stays open."""
-        if listed := [[str(key), "", []] for key in keys]:
-            self.store.answer("seen", leader, json.dumps(listed))
 
     def unseen(self, before: float) -> list[tuple[ReportKey, int | None]]:
         """Reports that counted as open and were not listed since `before` (epoch seconds), with their organizations."""
