@@ -50,6 +50,9 @@ class Unchanged:
         #: One tuple for all reports that the same connectors take.
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
 
+    def __len__(self) -> int:
+        return len(self._before.keys() | self._now.keys())
+
     def hold_for(self, routes: Routes, account_id: int) -> None:
         """Other routes or another account: nothing that is known holds any more."""
         if self._holds_for != (routes, account_id):

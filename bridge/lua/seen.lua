@@ -4,11 +4,15 @@
 if not same_birth() then return 'reborn' end
 if not leads('poller', ARGV[3]) then return 'deposed' end
 
--- Would `heal` find nothing to do for a delivery? In one call, as nearly always; nil where there is no delivery.
+-- Would `heal` find nothing to do for a delivery? In as few calls as can be; nil where there is no delivery.
 local function at_rest(connector, report, version, over)
   local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'todo', 'plan', 'told', 'considered', 'ended_at')
   if not its[1] then return nil end
-  if its[1] == 'pending' or its[1] == 'creating' then return false end
+  if its[1] == 'pending' or its[1] == 'creating' then
+    return redis.call('ZSCORE', P .. 'waiting:' .. connector, report)
+      and (redis.call('ZSCORE', P .. 'ready:' .. connector, report) or redis.call('ZSCORE', P .. 'due:' .. connector, report))
+      and true or false
+  end
   if its[1] ~= 'created' and its[1] ~= 'closed' then return true end
   return (its[2] or '[]') == '[]' and (its[3] or '') == '' and version <= math.max(num(its[4]), num(its[5]))
     and over == (its[6] and true or false)
@@ -38,10 +42,11 @@ for _, item in ipairs(cjson.decode(ARGV[4])) do
   end
 end
 -- As `listed` does, but of all that are not missing at once.
+local at = int(now)
 local any_missing, members = redis.call('EXISTS', P .. 'missing') == 1, {}
 for i, report in ipairs(open) do
   if any_missing then listed(report) end
-  members[#members + 1] = int(now)
+  members[#members + 1] = at
   members[#members + 1] = report
   if #members == 1000 or i == #open then
     redis.call('ZADD', P .. 'open', unpack(members))
