@@ -243,7 +243,7 @@ def test_what_has_something_to_do_is_scheduled_again(
     watch.cycle()
     client, key = watch.store.client, watch.store.key
     if fields:
-        client.hset(key("delivery:1:psa"), mapping=fields)
+        client.hset(key("delivery:1:psa"), items=[word for pair in fields.items() for word in pair])
     client.delete(key("ready:psa"), key("due:psa"))
     watch.cycle()
     assert (client.zscore(key("ready:psa"), "1") is not None) is scheduled
