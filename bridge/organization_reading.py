@@ -29,6 +29,8 @@ class OrganizationReading:
         self._source: HuntressClient | None = None
         self._pages: Iterator[list[Organization]] | None = None
         self._found: list[Organization] = []
+        #: When the stored list was read, as far as is known here, and the birth mark of the store that has it.
+        self._read_at: tuple[float, str] | None = None
 
     def whole(self, source: HuntressClient, kind: RequestKind = "detail") -> frozenset[int]:
         """Reads the whole list now; returns its ids. Raises `SourceError`, and then the stored list stays."""
@@ -39,18 +41,19 @@ class OrganizationReading:
 
     def begin(self, source: HuntressClient) -> None:
         """Reads the list if there is none at all: companies are found by its names. Raises `SourceError`."""
-        if self.books.organizations_at() is None:
+        if self._known() is None:
             self.whole(source, "listing")  # nothing else can go on
 
-    def go_on(self, source: HuntressClient, every: float) -> bool:
-        """Reads some pages if the stored list is older than `every` seconds; True: it was stored anew.
+    def go_on(self, source: HuntressClient, now: float, every: float) -> bool:
+        """Reads some pages if the stored list is older than `every` seconds at `now`; True: it was stored anew.
 
         Waits for nothing. An error leaves the stored list in use.
         """
         if self._pages is None or self._source is not source:
-            read_at = self.books.organizations_at()
-            if read_at is not None and 0 <= self.books.store.now() - read_at < every:
-                return False
+            for fresh in (False, True):  # another process may have read it
+                read_at = self._known(fresh=fresh)
+                if read_at is not None and abs(now - read_at) < every:
+                    return False
             self._source, self._pages, self._found = source, source.organization_pages(), []
         try:
             for _ in range(PAGES):
@@ -66,3 +69,11 @@ class OrganizationReading:
             log.warning("cannot refresh the organizations; the stored list is used", error=str(error))
             self._pages, self._found = None, []
         return False
+
+    def _known(self, *, fresh: bool = False) -> float | None:
+        """When the stored list was read; `fresh`: the store is asked in any case."""
+        birth = self.books.store.birth
+        if fresh or self._read_at is None or self._read_at[1] != birth:
+            read_at = self.books.organizations_at()
+            self._read_at = None if read_at is None else (read_at, birth)
+        return self._read_at[0] if self._read_at else None

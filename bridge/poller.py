@@ -146,6 +146,8 @@ class Poller:
         self._account: Account | None = None
         self._dialect: Dialect = "reports"
         self._quarantined: set[str] = set()
+        #: Birth mark of the store that knows that polling began.
+        self._started_in = ""
 
     def run(self, stopping: threading.Event) -> None:
         """Polls until `stopping`. Nothing that goes wrong in a cycle ends it."""
@@ -193,7 +195,9 @@ class Poller:
 
     def _traced_cycle(self, stopping: threading.Event | None) -> Cycle:
         started = self.store.now()
-        self.books.poll_started()
+        if self._started_in != self.store.birth:
+            self.books.poll_started()
+            self._started_in = self.store.birth
         self._quarantined.clear()
         try:
             result = self._cycle(stopping or threading.Event(), started)
@@ -209,7 +213,7 @@ class Poller:
         if result.complete:
             self.store.seen(self.leadership.number, [])  # refuses a leader deposed meanwhile, if nothing else did
             self.books.keep_quarantined(self._quarantined)
-            self.books.save_poll(last_complete_at=self.store.now(), cycle_seconds=took, error="")
+            self.books.save_poll(last_complete_at=started + took, cycle_seconds=took, error="")
             self.completed()
         else:
             self.books.save_poll(error=result.problem)
@@ -230,20 +234,19 @@ class Poller:
         dialect, decided = self.dialect(source)
         self._dialect = dialect
         scope = self.settings().poll.scope_for(dialect)
-        self.books.save_poll(dialect=dialect, scope=scope)
         if scope == "account":
-            self._expect(requests=2)
+            self._expect(dialect, scope, requests=2)
             self.leadership.alive()
             result = self._list(source, dialect, account, None)
             listed = None if _tells_absence(result, dialect) else frozenset[int]()
         else:
-            self.organizations.go_on(source, ORGANIZATIONS_EVERY)
+            self.organizations.go_on(source, self.store.now(), ORGANIZATIONS_EVERY)
             result, listed = self._by_organization(source, dialect, account, stopping)
         self.unchanged.turn(complete=result.complete)
         self._miss(source, dialect, started, listed)
         self.ends.catch_up(source, account, dialect)
         if scope == "account":
-            self.organizations.go_on(source, NAMES_EVERY)
+            self.organizations.go_on(source, started, NAMES_EVERY)
         if not decided and result.reports:
             self.store.remember("dialect", dialect)
             log.info("the source's dialect is decided", dialect=dialect)
@@ -276,7 +279,7 @@ class Poller:
     def _further(self) -> None:
         """Escalations and platform actions, when they are to be listed; what goes wrong there stops nothing else."""
         account = self._account
-        if account is None:
+        if account is None or not self.settings().sources.kinds:
             return
         started = self.store.now()
         for kind, listing in self.streams.listings(started):
@@ -299,7 +302,7 @@ class Poller:
         routes = self.routes()
         listed_at, known = self.books.listed_at(), self.books.organization_ids()
         wanted = deque(sorted(filter(routes.serves, known), key=lambda organization: listed_at.get(organization, 0.0)))
-        self._expect(requests=len(wanted) * (2 if dialect == "incident_reports" else 1))
+        self._expect(dialect, "organization", requests=len(wanted) * (2 if dialect == "incident_reports" else 1))
         total = Cycle(complete=True)
         while wanted:
             organization_id = wanted.popleft()
@@ -323,17 +326,17 @@ class Poller:
             if len(marked) == BETWEEN:
                 self.books.listed(marked)
                 marked.clear()
-                if self.organizations.go_on(source, ORGANIZATIONS_EVERY):
+                if self.organizations.go_on(source, self.store.now(), ORGANIZATIONS_EVERY):
                     added = self.books.organization_ids() - known
                     wanted.extendleft(filter(self.routes().serves, added))
                     known |= added
         self.books.listed(marked)
         return total, frozenset(complete)
 
-    def _expect(self, requests: int) -> None:
+    def _expect(self, dialect: Dialect, scope: str, requests: int) -> None:
         settings = self.settings()
         expected = max(settings.poll.interval, requests * 60.0 / settings.huntress.requests_per_minute)
-        self.books.save_poll(expected_cycle_seconds=expected)
+        self.books.save_poll(dialect=dialect, scope=scope, expected_cycle_seconds=expected)
 
     def _list(self, source: HuntressClient, dialect: Dialect, account: Account, organization_id: int | None) -> Cycle:
         """Lists and writes, page by page: what is new on one does not wait until the budget has room for the next.
