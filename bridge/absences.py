@@ -6,7 +6,7 @@ Absence from a complete listing is a hint; only the source's own word ends a rep
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -41,20 +41,24 @@ class Absences:
     def __init__(self, store: IdempotencyStore) -> None:
         self.store = store
         self.client = store.client
-
-    def still_open(self, leader: int, keys: Iterable[ReportKey]) -> None:
-        """These were listed, though no connector takes them or they cannot be read: what is known of stays open."""
-        if listed := [[str(key), "", []] for key in keys]:
-            self.store.answer("seen", leader, json.dumps(listed))
+        #: Birth mark of the store that is known to be caught up.
+        self._caught_up_in: str | None = None
 
     def unseen(self, before: float) -> list[tuple[ReportKey, int | None]]:
         """Reports that counted as open and were not listed since `before` (epoch seconds), with their organizations."""
-        now = self.store.now()
+        key, pipeline = self.store.key("open"), self.client.pipeline(transaction=False)
+        pipeline.time()
+        # Down to the millisecond, as the scripts do: what was seen within the same one must stay.
+        pipeline.zrangebyscore(key, "-inf", f"({int(before * 1000)}")
+        pipeline.zrange(key, -1, -1, withscores=True)
+        time, members, last = pipeline.execute()
+        now = self.store.moment(time)
         if now < before:
             return []  # the clock was set back during the listing: the next one tells
-        # Down to the millisecond, as the scripts do: what was seen within the same one must stay.
-        members = cast("list[str]", self.client.zrangebyscore(self.store.key("open"), "-inf", f"({int(before * 1000)}"))
-        members += cast("list[str]", self.client.zrangebyscore(self.store.key("open"), f"({int(now * 1000)}", "+inf"))
+        if last and last[0][1] > int(now * 1000):  # and this was seen before the clock was set back
+            members += cast("list[str]", self.client.zrangebyscore(key, f"({int(now * 1000)}", "+inf"))
+        if not members:
+            return []
         pipeline = self.client.pipeline(transaction=False)
         for member in members:
             pipeline.hget(self.store.key(f"report:{member}"), "organization")
@@ -75,6 +79,8 @@ class Absences:
     def missing(self) -> list[Missing]:
         """Reports that complete listings no longer show and that are not known to be over, those due first."""
         pairs = cast("list[tuple[str, float]]", self.client.zrange(self.store.key("missing"), 0, -1, withscores=True))
+        if not pairs:
+            return []
         now = self.store.now()
         pipeline = self.client.pipeline(transaction=False)
         for member, _ in pairs:
@@ -103,7 +109,9 @@ class Absences:
 
     def caught_up(self) -> bool:
         """Have the reports that ended before this store began been looked at?"""
-        return bool(self.client.hexists(self.store.key("meta"), "caught_up"))
+        if self._caught_up_in != self.store.birth and self.client.hexists(self.store.key("meta"), "caught_up"):
+            self._caught_up_in = self.store.birth
+        return self._caught_up_in == self.store.birth
 
     def catch_up(self) -> None:
         self.client.hset(self.store.key("meta"), "caught_up", "1")

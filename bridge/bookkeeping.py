@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -132,6 +132,9 @@ class Bookkeeping:
         stored = cast("dict[str, str]", self.client.hgetall(self.store.key("organizations")))
         return {int(key): _ORGANIZATION.validate_json(value) for key, value in stored.items()}
 
+    def organization_ids(self) -> set[int]:
+        return set(map(int, cast("list[str]", self.client.hkeys(self.store.key("organizations")))))
+
     def organization(self, organization_id: int) -> Organization | None:
         stored = cast("str | None", self.client.hget(self.store.key("organizations"), str(organization_id)))
         return _ORGANIZATION.validate_json(stored) if stored else None
@@ -176,9 +179,10 @@ class Bookkeeping:
 
     # -- listing per organization --------------------------------------------------------------------------------------
 
-    def listed(self, organization_id: int) -> None:
-        """This organization's open reports were listed completely, now."""
-        self.client.zadd(self.store.key("listed"), {str(organization_id): self.store.now()})
+    def listed(self, organization_ids: Collection[int]) -> None:
+        """These organizations' open reports were listed completely, now."""
+        if organization_ids:
+            self.client.zadd(self.store.key("listed"), dict.fromkeys(map(str, organization_ids), self.store.now()))
 
     def listed_at(self) -> dict[int, float]:
         """When each organization was last listed completely."""

@@ -18,6 +18,7 @@ import structlog
 
 from bridge.listing import (
     Listing,
+    Sieve,
     Unparsable,
     is_open_further,
     is_open_incident,
@@ -35,8 +36,9 @@ from bridge.models import (
     Membership,
     Organization,
     Remediation,
+    ReportKey,
 )
-from bridge.paging import PagingError, Params, pages
+from bridge.paging import Pages, PagingError, Params
 from bridge.parsing import (
     ParseError,
     line,
@@ -176,12 +178,25 @@ class HuntressClient:
                 ) from None
             return Account(number)
 
-    def organizations(self, *, whole: bool = False) -> Iterator[Organization]:
+    def organizations(self, *, whole: bool = False, kind: RequestKind = "detail") -> Iterator[Organization]:
         """All organizations, page by page.
 
         `whole`: one that cannot be parsed is a `SourceGarbled` and not left out, where absence is to mean something.
         """
-        return self._stream("/organizations", "organizations", parse_organization, {}, whole=whole)
+        return self._stream("/organizations", "organizations", parse_organization, {}, whole=whole, kind=kind)
+
+    def organization_pages(self) -> Iterator[list[Organization]]:
+        """As `organizations`, a page at a time, without waiting for the request budget.
+
+        After `BudgetExhausted` or `SourceThrottled` the next call goes on where this one stopped. Raises `PagingError`.
+        """
+        path, name = f"{self._prefix}/organizations", "organizations"
+        pages = Pages(lambda params: self._get(path, params, "detail", 0), name, {}, self.page_came)
+
+        def parsed(page: list[Any]) -> list[Organization]:
+            return list(_parsed(page, name, parse_organization))
+
+        return map(parsed, pages)  # unlike a generator, it goes on after an error
 
     def organization(self, organization_id: int, wait: float | None = None) -> Organization:
         """One organization."""
@@ -231,14 +246,31 @@ class HuntressClient:
 
     def open_reports(self, dialect: Dialect, organization_id: int | None = None) -> Listing:
         """Every report that is open now, of the account or of one organization; whole, or an error that has `shown`."""
+        pages = self.open_pages(dialect, organization_id)
+        return sort_out((raw for page in pages for raw in page), self.sieve(dialect, organization_id))
+
+    def open_pages(self, dialect: Dialect, organization_id: int | None = None) -> Iterator[list[Any]]:
+        """The raw items of `open_reports`, page by page, for a `sieve`. An error comes after what could be read."""
         if dialect == "reports":
-            items = self._items("/reports", "reports", {"status": "open", **_of(organization_id)}, "listing")
-            return sort_out(filter(no_summary, items), is_open_report, organization_id, needs_sending=False)
-        by_status = (
-            self._items("/incident_reports", "incident_reports", {"status": status, **_of(organization_id)}, "listing")
+            filters = {"status": "open", **_of(organization_id)}
+            for page in self._pages("/reports", "reports", filters, "listing"):
+                yield list(filter(no_summary, page))
+            return
+        yield from _each(
+            self._pages("/incident_reports", "incident_reports", {"status": status, **_of(organization_id)}, "listing")
             for status in OPEN_STATUSES
         )
-        return sort_out(_each(by_status), is_open_incident, organization_id, needs_sending=True)
+
+    @staticmethod
+    def sieve(
+        dialect: Dialect,
+        organization_id: int | None = None,
+        unchanged: Callable[[Any], ReportKey | None] | None = None,
+    ) -> Sieve:
+        """What tells open reports from others in a listing of this dialect; `unchanged` as `Sieve` has it."""
+        if dialect == "reports":
+            return Sieve(is_open_report, organization_id, needs_sending=False, unchanged=unchanged)
+        return Sieve(is_open_incident, organization_id, needs_sending=True, unchanged=unchanged)
 
     def changed_reports(self, wait: float | None = None) -> Iterator[list[IncidentReport]]:
         """Reports of every status by their last change, newest first, a page at a time as far as they can be read.
@@ -257,7 +289,8 @@ class HuntressClient:
         """Every escalation or platform action that is open now; whole, or an error that has `shown`."""
         name = self._further(kind)
         by_status = (self._items(f"/{name}", name, {"status": status}, "listing") for status in _LISTED_FURTHER)
-        return sort_out(_each(by_status), is_open_further, None, False, partial(parse_escalation, kind=kind))
+        sieve = Sieve(is_open_further, None, needs_sending=False, parse=partial(parse_escalation, kind=kind))
+        return sort_out(_each(by_status), sieve)
 
     def one_further(self, kind: Kind, number: int, wait: float | None = None) -> IncidentReport:
         """One escalation or platform action as it is now, open or not, with what it is about as its summary."""
@@ -325,15 +358,16 @@ class HuntressClient:
         return found
 
     def _stream(
-        self, path: str, key: str, parse: Callable[[Any], _T], filters: Params, *, whole: bool = False
+        self,
+        path: str,
+        key: str,
+        parse: Callable[[Any], _T],
+        filters: Params,
+        *,
+        whole: bool = False,
+        kind: RequestKind = "detail",
     ) -> Iterator[_T]:
-        for raw in self._items(path, key, filters, "detail"):
-            try:
-                yield parse(raw)
-            except ParseError as error:
-                if whole:
-                    raise SourceGarbled(f"Huntress listed {key}, one of which cannot be read: {error}.") from None
-                log.warning("item of a listing left out", listing=key, reason=str(error))
+        return _parsed(self._items(path, key, filters, kind), key, parse, whole=whole)
 
     def _items(
         self, path: str, key: str, filters: Params, kind: RequestKind, wait: float | None = None
@@ -346,7 +380,7 @@ class HuntressClient:
     ) -> Iterator[list[Any]]:
         path = self._prefix + path
         try:
-            yield from pages(lambda params: self._get(path, params, kind, wait), key, filters, self.page_came)
+            yield from Pages(lambda params: self._get(path, params, kind, wait), key, filters, self.page_came)
         except PagingError as error:
             raise SourceGarbled(f"Huntress answered GET {path} with pages that cannot be used: {error}.") from None
 
@@ -425,8 +459,19 @@ class HuntressClient:
         return f": {said}" if said else ""
 
 
-def _each(listings: Iterable[Iterator[Any]]) -> Iterator[Any]:
-    """All items. A listing that breaks off does not keep the next from being read, unless its error is fatal."""
+def _parsed(items: Iterable[Any], key: str, parse: Callable[[Any], _T], *, whole: bool = False) -> Iterator[_T]:
+    """What can be parsed; `whole`: `SourceGarbled` where something cannot."""
+    for raw in items:
+        try:
+            yield parse(raw)
+        except ParseError as error:
+            if whole:
+                raise SourceGarbled(f"Huntress listed {key}, one of which cannot be read: {error}.") from None
+            log.warning("item of a listing left out", listing=key, reason=str(error))
+
+
+def _each(listings: Iterable[Iterator[_T]]) -> Iterator[_T]:
+    """All items or pages. One that breaks off does not keep the next from being read, unless its error is fatal."""
     broke_off: SourceError | None = None
     for listing in listings:
         try:

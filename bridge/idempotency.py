@@ -285,17 +285,38 @@ class IdempotencyStore(Reading):
         `adopt`: reports that are over get deliveries, too, which take existing tickets over and make none.
         """
         snapshots = {report.key: snapshot_of(report) for report, _ in reports}
-        seen = [
-            [str(report.key), snapshots[report.key][1], [name for name, _ in connectors]]
-            for report, connectors in reports
-            if not report.over
-        ]
-        wanted = {report_key(report_id) for report_id in self.answer("seen", leader, json.dumps(seen))}
+        wanted = self.seen(
+            leader,
+            [
+                (report.key, snapshots[report.key][1], [name for name, _ in connectors])
+                for report, connectors in reports
+                if not report.over
+            ],
+        )
         pending = [(report, connectors) for report, connectors in reports if report.over or report.key in wanted]
-        if not pending:
+        return self.write(leader, pending, snapshots, adopt=adopt)
+
+    def seen(self, leader: int, reports: Sequence[tuple[ReportKey, str, Sequence[str]]]) -> set[ReportKey]:
+        """Marks reports as open: (key, digest of the snapshot, connectors). Answers those that `write` is needed for.
+
+        A report that no connector takes, or that cannot be read, has no digest: what is known of it stays open.
+        """
+        rows = [(str(key), digest, connectors) for key, digest, connectors in reports]
+        return {report_key(key) for key in self.answer("seen", leader, json.dumps(rows))}
+
+    def write(
+        self,
+        leader: int,
+        reports: Sequence[tuple[IncidentReport, Sequence[tuple[str, str]]]],
+        snapshots: Mapping[ReportKey, tuple[str, str]],
+        *,
+        adopt: bool = False,
+    ) -> list[tuple[ReportKey, str]]:
+        """As `observe`, for reports that are over or that `seen` asked for, with their `snapshot_of`."""
+        if not reports:
             return []
         pipeline = self.client.pipeline(transaction=False)
-        for report, connectors in pending:
+        for report, connectors in reports:
             snapshot, digest = snapshots[report.key]
             self.script(
                 "observe",
@@ -313,7 +334,7 @@ class IdempotencyStore(Reading):
                 client=pipeline,
             )
         added: list[tuple[ReportKey, str]] = []
-        for (report, _), answer in zip(pending, pipeline.execute(), strict=True):
+        for (report, _), answer in zip(reports, pipeline.execute(), strict=True):
             if answer == "deposed":
                 raise Deposed("observe")
             if answer == "reborn":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bridge.models import FINISHED_STATUSES, FURTHER_OPEN_STATUSES, OPEN_STATUSES, IncidentReport, ReportKey
@@ -30,6 +30,10 @@ class Listing:
     unsent: tuple[int, ...] = ()
     #: False: the listing broke off, so that what it does not show may be open all the same.
     complete: bool = True
+    #: Open reports that were not parsed, because they are as they were when they were last seen.
+    unchanged: tuple[ReportKey, ...] = ()
+    #: What `reports` and `unchanged` came as, where that is wanted.
+    raw: Mapping[ReportKey, Any] = field(default_factory=dict)
 
 
 def no_summary(raw: Any) -> bool:
@@ -50,44 +54,89 @@ def is_open_report(report: IncidentReport) -> bool:
     return report.status not in FINISHED_STATUSES
 
 
-def sort_out(
-    items: Iterable[Any],
-    is_open: Callable[[IncidentReport], bool],
-    organization_id: int | None,
-    needs_sending: bool,
-    parse: Callable[[Any], IncidentReport] = parse_report,
-) -> Listing:
-    """Parses what was listed. What cannot be parsed is kept apart; it never stops the others.
+class Sieve:
+    """Sorts the items of one listing as they come. What cannot be parsed is kept apart; it never stops the others.
 
-    When the listing breaks off, the `SourceError` carries what it had shown.
+    `unchanged` answers the key of an item that was seen before as it is now, and was open: it is not parsed again.
+    With it, `Listing.raw` has what each open report was parsed from.
     """
-    reports: dict[int, IncidentReport] = {}
-    unparsable: list[Unparsable] = []
-    unsent: set[int] = set()
-    broke_off: SourceError | None = None
+
+    def __init__(
+        self,
+        is_open: Callable[[IncidentReport], bool],
+        organization_id: int | None,
+        needs_sending: bool,
+        parse: Callable[[Any], IncidentReport] = parse_report,
+        unchanged: Callable[[Any], ReportKey | None] | None = None,
+    ) -> None:
+        self.is_open = is_open
+        self.organization_id = organization_id
+        self.needs_sending = needs_sending
+        self.parse = parse
+        self.unchanged = unchanged
+        #: Every open report so far: while a listing is read, a report may move to a page or status that is yet to come.
+        self._shown: set[ReportKey] = set()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._reports: list[IncidentReport] = []
+        self._same: list[ReportKey] = []
+        self._raw: dict[ReportKey, Any] = {}
+        self._unparsable: list[Unparsable] = []
+        self._unsent: set[int] = set()
+
+    def add(self, raw: Any) -> None:
+        """Takes one item."""
+        if self.unchanged and (key := self.unchanged(raw)) is not None:
+            if self._first(key, raw):
+                self._same.append(key)
+            return
+        try:
+            report = self.parse(raw)
+        except ParseError as error:
+            self._unparsable.append(Unparsable(raw, str(error)))
+            return
+        if report.status in FINISHED_STATUSES:
+            return
+        if self.needs_sending and not raw.get("sent_at"):
+            self._unsent.add(report.id)
+            return
+        if not self.is_open(report):
+            reason = f"its status {report.status[:60]!r} is not known, so it may be open or over"
+            self._unparsable.append(Unparsable(raw, reason, report.key))
+            return
+        if self._first(report.key, raw):
+            if report.organization_id is None:
+                report = replace(report, organization_id=self.organization_id)
+            self._reports.append(report)
+
+    def _first(self, key: ReportKey, raw: Any) -> bool:
+        if key in self._shown:
+            return False
+        self._shown.add(key)
+        if self.unchanged:
+            self._raw[key] = raw
+        return True
+
+    def take(self) -> Listing:
+        """What was added since the last time."""
+        listing = Listing(
+            tuple(self._reports),
+            tuple(self._unparsable),
+            tuple(sorted(self._unsent - self._shown)),
+            unchanged=tuple(self._same),
+            raw=self._raw,
+        )
+        self._clear()
+        return listing
+
+
+def sort_out(items: Iterable[Any], sieve: Sieve) -> Listing:
+    """The whole listing. When it breaks off, the `SourceError` carries what it had shown."""
     try:
         for raw in items:
-            try:
-                report = parse(raw)
-            except ParseError as error:
-                unparsable.append(Unparsable(raw, str(error)))
-                continue
-            if report.status in FINISHED_STATUSES:
-                continue
-            if needs_sending and not raw.get("sent_at"):
-                unsent.add(report.id)
-                continue
-            if not is_open(report):
-                reason = f"its status {report.status[:60]!r} is not known, so it may be open or over"
-                unparsable.append(Unparsable(raw, reason, report.key))
-                continue
-            if report.organization_id is None:
-                report = replace(report, organization_id=organization_id)
-            reports.setdefault(report.id, report)
+            sieve.add(raw)
     except SourceError as error:
-        broke_off = error
-    listing = Listing(tuple(reports.values()), tuple(unparsable), tuple(sorted(unsent - reports.keys())))
-    if broke_off is not None:
-        broke_off.shown = replace(listing, complete=False)
-        raise broke_off
-    return listing
+        error.shown = replace(sieve.take(), complete=False)
+        raise
+    return sieve.take()

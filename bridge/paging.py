@@ -26,41 +26,60 @@ class PagingError(ValueError):
     """An answer is no page of this listing, or the pages do not add up; `str()` is a sentence for people."""
 
 
-def pages(
-    fetch: Callable[[Params], Any],
-    key: str,
-    filters: Params,
-    came: Callable[[int, int | None], None] = lambda items, total: None,
-) -> Iterator[list[Any]]:
+class Pages(Iterator[list[Any]]):
     """Items of one page after the other, each id once. `fetch` gets a request's parameters and returns its JSON.
 
     `came` is told of each page how many items it has, and how many pages there are, where the answer says so. Items
-    without a usable id are passed on as they are.
+    without a usable id are passed on as they are. After an error that `fetch` raised, the same page is fetched again.
     """
-    first: dict[str, str | int] = {**filters, "limit": PAGE_SIZE}
-    place: dict[str, str | int] = {}
-    tokens: set[str] = set()
-    seen: set[int] = set()
-    empty = 0
-    for _ in range(MAX_PAGES):
-        body = fetch(first | place)
+
+    def __init__(
+        self,
+        fetch: Callable[[Params], Any],
+        key: str,
+        filters: Params,
+        came: Callable[[int, int | None], None] = lambda items, total: None,
+    ) -> None:
+        self._fetch = fetch
+        self._key = key
+        self._came = came
+        self._first: dict[str, str | int] = {**filters, "limit": PAGE_SIZE}
+        #: Parameters of the page that came last, or comes first, and what it said of the next.
+        self._place: dict[str, str | int] = {}
+        self._pagination: Any = None
+        self._tokens: set[str] = set()
+        self._seen: set[int] = set()
+        self._empty = 0
+        self._count = 0
+
+    def __next__(self) -> list[Any]:
+        key = self._key
+        place = self._following() if self._count else {}
+        if self._count == MAX_PAGES:
+            raise PagingError(f"the listing of {key} does not end after {MAX_PAGES} pages")
+        body = self._fetch(self._first | place)
+        self._place = place
+        self._tokens.add(str(place.get("page_token", "")))
+        self._count += 1
         items = body.get(key) if isinstance(body, Mapping) else None
         if not isinstance(items, list):
             raise PagingError(f"the answer has no list of {key}")
-        fresh = _unseen(items, seen)
+        fresh = _unseen(items, self._seen)
         if items and not fresh and place:
             raise PagingError(f"a page of {key} repeats the pages before it")
-        empty = 0 if items else empty + 1
-        came(len(fresh), _pages_named(body.get("pagination")))
-        yield fresh
-        place = _following(body.get("pagination"), place, empty)
+        self._empty = 0 if items else self._empty + 1
+        self._pagination = body.get("pagination")
+        self._came(len(fresh), _pages_named(self._pagination))
+        return fresh
+
+    def _following(self) -> dict[str, str | int]:
+        place = _following(self._pagination, self._place, self._empty)
         if not place:
-            return
+            raise StopIteration
         token = str(place.get("page_token", ""))
-        if token and token in tokens:
-            raise PagingError(f"the pages of {key} go in a circle: a page token came twice")
-        tokens.add(token)
-    raise PagingError(f"the listing of {key} does not end after {MAX_PAGES} pages")
+        if token and token in self._tokens:
+            raise PagingError(f"the pages of {self._key} go in a circle: a page token came twice")
+        return place
 
 
 def _unseen(items: list[Any], seen: set[int]) -> list[Any]:

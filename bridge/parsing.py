@@ -27,6 +27,7 @@ _EPOCH_MS = 100_000_000_000
 _LINE_BREAK = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 #: Controls, bidirectional overrides and isolates (text would read other than it is), lone surrogates (not encodable).
 _UNSAFE = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_SPACE = re.compile("[\n\t]+")
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?))?\s*(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?", re.A
 )
@@ -164,7 +165,11 @@ def parse_remediation(raw: Any) -> Remediation:
 
 def text(value: Any) -> str:
     """`value` as clean text of several lines; containers as JSON; nulls, booleans and empty containers as nothing."""
-    if value is None or isinstance(value, bool) or value in ([], {}):
+    if isinstance(value, str):
+        # What has nothing but printable characters has nothing to be cleaned of; to see that is far faster.
+        if value.replace("\n", "").isprintable():
+            return value
+    elif value is None or isinstance(value, bool) or value in ([], {}):
         return ""
     if not isinstance(value, str):
         try:
@@ -176,7 +181,9 @@ def text(value: Any) -> str:
 
 def line(value: Any) -> str:
     """`value` as clean text of one line."""
-    return re.sub("[\n\t]+", " ", text(value)).strip()
+    if isinstance(value, str) and value.isprintable():
+        return value.strip()
+    return _SPACE.sub(" ", text(value)).strip()
 
 
 def word(value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,18 +23,25 @@ from bridge.bookkeeping import Bookkeeping
 from bridge.ends import PATIENCE as PATIENCE_FOR_ENDS
 from bridge.ends import PATIENCE_AFTER_WAITING, Ends
 from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused, Unparsable
-from bridge.idempotency import Deposed, IdempotencyStore
+from bridge.idempotency import Deposed, IdempotencyStore, snapshot_of
 from bridge.leadership import Leadership
 from bridge.logs import new_trace, traced
 from bridge.models import Account, IncidentReport, Kind, ReportKey, nothing_but
+from bridge.organization_reading import OrganizationReading
+from bridge.parsing import parse_report
 from bridge.routing import Routes
 from bridge.settings import Settings
 from bridge.streams import Streams
+from bridge.unchanged import Unchanged, raw_digest
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between readings of the whole list of organizations: so long waits a new one where each is listed by itself.
+#: Seconds between readings of the organizations' list where each is listed by itself: so long waits a new one.
 ORGANIZATIONS_EVERY = 300.0
+#: The same where one listing has the reports of all: a ticket asks for an organization that is not in the list.
+NAMES_EVERY = 3600.0
+#: Organizations listed between two looks at what else there is to do.
+BETWEEN = 20
 #: Seconds between the starts of two cycles, at the least, when webhooks ask for them.
 WANTED_EVERY = 10.0
 #: Reports written to the store in one go.
@@ -52,6 +60,16 @@ def _quarantine_key(bad: Unparsable) -> str:
 
 def _of_kind(kind: Kind, key: ReportKey, _: int | None) -> bool:
     return nothing_but(key).kind is kind
+
+
+def _listed(report: IncidentReport, routes: Routes, account: Account, organization_id: int | None) -> _Listed:
+    """`organization_id`: of which organization it was listed; None: of the account."""
+    if report.organization_id is None and organization_id is not None:
+        report = replace(report, organization_id=organization_id)
+    if report.account_id is None:
+        report = replace(report, account_id=account.id)
+    connectors = [(name, routes.reference(report, name)) for name in routes.connectors(report)]
+    return _Listed(report, connectors, snapshot_of(report) if connectors else ("", ""))
 
 
 def _tells_absence(cycle: Cycle, dialect: Dialect) -> bool:
@@ -75,6 +93,29 @@ class Cycle:
     problem: str = ""
     #: The source did not accept the credentials, or they belong to another account.
     refused: bool = False
+
+    def plus(self, part: Cycle) -> Cycle:
+        """This cycle, and `part` of it which was listed without trouble."""
+        return replace(
+            self,
+            reports=self.reports + part.reports,
+            new=self.new + part.new,
+            quarantined=self.quarantined + part.quarantined,
+            nameless=self.nameless + part.nameless,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A report as it is to be written: who takes it, by which reference, and its snapshot with its digest."""
+
+    report: IncidentReport
+    connectors: list[tuple[str, str]]
+    snapshot: tuple[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.connectors)
 
 
 class Poller:
@@ -100,9 +141,13 @@ class Poller:
         self.completed = completed
         self.ends = Ends(store, routes, leadership)
         self.streams = Streams(books, source, settings)
+        self.organizations = OrganizationReading(books)
+        self.unchanged = Unchanged()
         self._account: Account | None = None
         self._dialect: Dialect = "reports"
         self._quarantined: set[str] = set()
+        #: Birth mark of the store that knows that polling began.
+        self._started_in = ""
 
     def run(self, stopping: threading.Event) -> None:
         """Polls until `stopping`. Nothing that goes wrong in a cycle ends it."""
@@ -150,7 +195,9 @@ class Poller:
 
     def _traced_cycle(self, stopping: threading.Event | None) -> Cycle:
         started = self.store.now()
-        self.books.poll_started()
+        if self._started_in != self.store.birth:
+            self.books.poll_started()
+            self._started_in = self.store.birth
         self._quarantined.clear()
         try:
             result = self._cycle(stopping or threading.Event(), started)
@@ -164,9 +211,9 @@ class Poller:
         self._further()
         self._confirm(waited=took > PATIENCE_FOR_ENDS)
         if result.complete:
-            self.store.observe(self.leadership.number, [])  # refuses a leader deposed meanwhile, if nothing else did
+            self.store.seen(self.leadership.number, [])  # refuses a leader deposed meanwhile, if nothing else did
             self.books.keep_quarantined(self._quarantined)
-            self.books.save_poll(last_complete_at=self.store.now(), cycle_seconds=took, error="")
+            self.books.save_poll(last_complete_at=started + took, cycle_seconds=took, error="")
             self.completed()
         else:
             self.books.save_poll(error=result.problem)
@@ -183,20 +230,23 @@ class Poller:
     def _cycle(self, stopping: threading.Event, started: float) -> Cycle:
         source = self.source()
         account = self.account(source)
-        self.organizations(source)
+        self.organizations.begin(source)
         dialect, decided = self.dialect(source)
         self._dialect = dialect
         scope = self.settings().poll.scope_for(dialect)
-        self.books.save_poll(dialect=dialect, scope=scope)
         if scope == "account":
-            self._expect(requests=2)
+            self._expect(dialect, scope, requests=2)
             self.leadership.alive()
             result = self._list(source, dialect, account, None)
             listed = None if _tells_absence(result, dialect) else frozenset[int]()
         else:
+            self.organizations.go_on(source, self.store.now(), ORGANIZATIONS_EVERY)
             result, listed = self._by_organization(source, dialect, account, stopping)
+        self.unchanged.turn(complete=result.complete)
         self._miss(source, dialect, started, listed)
         self.ends.catch_up(source, account, dialect)
+        if scope == "account":
+            self.organizations.go_on(source, started, NAMES_EVERY)
         if not decided and result.reports:
             self.store.remember("dialect", dialect)
             log.info("the source's dialect is decided", dialect=dialect)
@@ -205,8 +255,8 @@ class Poller:
     def _miss(self, source: HuntressClient, dialect: Dialect, started: float, listed: frozenset[int] | None) -> None:
         """What complete listings no longer show may be over. `listed`: organizations listed completely; None: all."""
         if dialect == "reports":
-            known = self.books.organizations().keys()
-            self.ends.unlisted(known if listed is None else listed, known, lambda: self._read_organizations(source))
+            known = self.books.organization_ids()
+            self.ends.unlisted(known if listed is None else listed, known, lambda: self.organizations.whole(source))
 
         def complete(key: ReportKey, organization_id: int | None) -> bool:
             return isinstance(key, int) and (listed is None or organization_id in listed)
@@ -229,11 +279,11 @@ class Poller:
     def _further(self) -> None:
         """Escalations and platform actions, when they are to be listed; what goes wrong there stops nothing else."""
         account = self._account
-        if account is None:
+        if account is None or not self.settings().sources.kinds:
             return
         started = self.store.now()
         for kind, listing in self.streams.listings(started):
-            self._write(listing, account, None)
+            self._write(listing, self.routes(), account, None)
             if listing.complete:
                 self.ends.missed(started, partial(_of_kind, kind))
             self.leadership.alive()
@@ -248,18 +298,17 @@ class Poller:
         Returns the cycle and the organizations that were listed completely.
         """
         complete: set[int] = set()
-        listed = self.books.listed_at()
+        marked: list[int] = []
         routes = self.routes()
-        wanted = sorted(
-            (organization for organization in self.books.organizations() if routes.serves(organization)),
-            key=lambda organization: listed.get(organization, 0.0),
-        )
-        self._expect(requests=len(wanted) * (2 if dialect == "incident_reports" else 1))
+        listed_at, known = self.books.listed_at(), self.books.organization_ids()
+        wanted = deque(sorted(filter(routes.serves, known), key=lambda organization: listed_at.get(organization, 0.0)))
+        self._expect(dialect, "organization", requests=len(wanted) * (2 if dialect == "incident_reports" else 1))
         total = Cycle(complete=True)
-        for organization_id in wanted:
+        while wanted:
+            organization_id = wanted.popleft()
             if stopping.is_set() or not self.leadership.number:
                 total = replace(total, complete=False, problem="stopped in the middle of a cycle")
-                return total, frozenset(complete)
+                break
             self.leadership.alive()
             try:
                 part = self._list(source, dialect, account, organization_id)
@@ -268,68 +317,80 @@ class Poller:
                 problem = f"organization {organization_id}: {error}"
                 total = replace(total, complete=False, problem=problem)
                 if error.fatal:
-                    return total, frozenset(complete)
+                    break
                 continue
             if _tells_absence(part, dialect):
                 complete.add(organization_id)
-            self.books.listed(organization_id)
-            total = Cycle(
-                complete=total.complete,
-                reports=total.reports + part.reports,
-                new=total.new + part.new,
-                quarantined=total.quarantined + part.quarantined,
-                nameless=total.nameless + part.nameless,
-                problem=total.problem,
-            )
+            marked.append(organization_id)
+            total = total.plus(part)
+            if len(marked) == BETWEEN:
+                self.books.listed(marked)
+                marked.clear()
+                if self.organizations.go_on(source, self.store.now(), ORGANIZATIONS_EVERY):
+                    added = self.books.organization_ids() - known
+                    wanted.extendleft(filter(self.routes().serves, added))
+                    known |= added
+        self.books.listed(marked)
         return total, frozenset(complete)
 
-    def _expect(self, requests: int) -> None:
+    def _expect(self, dialect: Dialect, scope: str, requests: int) -> None:
         settings = self.settings()
         expected = max(settings.poll.interval, requests * 60.0 / settings.huntress.requests_per_minute)
-        self.books.save_poll(expected_cycle_seconds=expected)
+        self.books.save_poll(dialect=dialect, scope=scope, expected_cycle_seconds=expected)
 
     def _list(self, source: HuntressClient, dialect: Dialect, account: Account, organization_id: int | None) -> Cycle:
-        """Lists and writes. What a listing showed before it broke off is open, and is written, too."""
-        try:
-            listing = source.open_reports(dialect, organization_id)
-        except SourceError as error:
-            if error.shown is not None:
-                self._write(error.shown, account, organization_id)
-            raise
-        return self._write(listing, account, organization_id)
+        """Lists and writes, page by page: what is new on one does not wait until the budget has room for the next.
 
-    def _write(self, listing: Listing, account: Account, organization_id: int | None) -> Cycle:
-        """Writes one listing: snapshots, new deliveries, and what could not be parsed."""
-        routes = self.routes()
+        What a listing showed before it broke off is open, and is written, too.
+        """
+        total = Cycle(complete=True)
+        sieve = source.sieve(dialect, organization_id, lambda raw: self.unchanged.find(raw, organization_id))
+        for page in source.open_pages(dialect, organization_id):
+            routes = self.routes()
+            self.unchanged.hold_for(routes, account.id)
+            for raw in page:
+                sieve.add(raw)
+            total = total.plus(self._write(sieve.take(), routes, account, organization_id))
+        return total
+
+    def _write(self, listing: Listing, routes: Routes, account: Account, organization_id: int | None) -> Cycle:
+        """Writes what was listed: snapshots, new deliveries, and what could not be parsed."""
         for bad in listing.unparsable:
-            key = _quarantine_key(bad)
-            self._quarantined.add(key)
-            if self.books.quarantine(key, bad.report_id, bad.reason, _raw(bad)):
+            name = _quarantine_key(bad)
+            self._quarantined.add(name)
+            if self.books.quarantine(name, bad.report_id, bad.reason, _raw(bad)):
                 log.error("report quarantined: it cannot be parsed", report_id=bad.report_id, reason=bad.reason)
-        wanted = []
         # Listed, though nothing is to be written of them: what is known of them is not over.
         others: list[ReportKey] = [*listing.unsent, *(bad.report_id for bad in listing.unparsable if bad.report_id)]
-        for listed in listing.reports:
-            report = listed
-            if report.organization_id is None and organization_id is not None:
-                report = replace(report, organization_id=organization_id)
-            if report.account_id is None:
-                report = replace(report, account_id=account.id)
-            names = routes.connectors(report)
-            if names:
-                wanted.append((report, [(name, routes.reference(report, name)) for name in names]))
-            else:
-                others.append(report.key)
-        self.ends.absences.still_open(self.leadership.number, others)
+        rows: list[tuple[ReportKey, str, tuple[str, ...]]] = [(key, "", ()) for key in others]
+        for key in listing.unchanged:
+            known = self.unchanged.keep(key)
+            rows.append((key, known.digest, known.connectors))
+        parsed: dict[ReportKey, _Listed] = {}
+        for report in listing.reports:
+            listed = parsed[report.key] = _listed(report, routes, account, organization_id)
+            rows.append((report.key, listed.snapshot[1], listed.names))
+            if raw := listing.raw.get(report.key):
+                digest = raw_digest(raw, organization_id)
+                self.unchanged.remember(report.key, digest, listed.snapshot[1], listed.names)
         new: list[tuple[ReportKey, str]] = []
-        for start in range(0, len(wanted), BATCH):
-            new += self.store.observe(self.leadership.number, wanted[start : start + BATCH])
-        organizations = {report.key: report.organization_id for report, _ in wanted} if new else {}
-        for report_key, name in new:
-            log.info("seen", report_id=report_key, organization_id=organizations.get(report_key), connector=name)
+        for start in range(0, len(rows), BATCH):
+            wanted = self.store.seen(self.leadership.number, rows[start : start + BATCH])
+            for key in wanted - parsed.keys():
+                # Unchanged, but the store was lost, or another version wrote to it, or a delivery is gone.
+                parsed[key] = _listed(parse_report(listing.raw[key]), routes, account, organization_id)
+            to_write = [parsed[key] for key, _, _ in rows[start : start + BATCH] if key in wanted]
+            new += self.store.write(
+                self.leadership.number,
+                [(listed.report, listed.connectors) for listed in to_write],
+                {listed.report.key: listed.snapshot for listed in to_write},
+            )
+        for key, connector in new:
+            organization = parsed[key].report.organization_id
+            log.info("seen", report_id=key, organization_id=organization, connector=connector)
         return Cycle(
             complete=True,
-            reports=len(listing.reports),
+            reports=len(listing.reports) + len(listing.unchanged),
             new=tuple(new),
             quarantined=len(listing.unparsable),
             nameless=sum(bad.report_id is None for bad in listing.unparsable),
@@ -354,24 +415,6 @@ class Poller:
     def forget_account(self) -> None:
         """The configuration changed: the key may belong to another account."""
         self._account = None
-
-    def organizations(self, source: HuntressClient) -> None:
-        """Reads the whole list now and then; an error leaves the stored one in use unless there is none."""
-        read_at = self.books.organizations_at()
-        if read_at is not None and 0 <= self.store.now() - read_at < ORGANIZATIONS_EVERY:
-            return
-        try:
-            self._read_organizations(source)
-        except SourceError:
-            if read_at is None:
-                raise
-            log.warning("cannot refresh the organizations; the stored list is used")
-
-    def _read_organizations(self, source: HuntressClient) -> frozenset[int]:
-        """Reads the whole list now; returns its ids. Raises `SourceError`, and then the stored list stays."""
-        organizations = list(source.organizations())
-        self.books.save_organizations(organizations)
-        return frozenset(organization.id for organization in organizations)
 
     def dialect(self, source: HuntressClient) -> tuple[Dialect, bool]:
         """The dialect in use, and whether that is decided for good.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bridge.listing import is_open_incident, sort_out
+from bridge.listing import Sieve, is_open_incident, sort_out
 from bridge.models import IncidentReport, Kind
 from bridge.parsing import ParseError, line, parse_report, text, whole_number, word
 from bridge.text import fit
@@ -80,6 +80,6 @@ def _about_incident(event: Event, raw: Mapping[str, Any]) -> Event:
     return replace(
         event,
         report=replace(report, indicator_types=report.indicator_types or types),
-        open=bool(sort_out([raw], is_open_incident, None, needs_sending=True).reports),
+        open=bool(sort_out([raw], Sieve(is_open_incident, None, needs_sending=True)).reports),
         comment=fit(text(raw.get("comment")).strip(), LONGEST_COMMENT),
     )

@@ -470,7 +470,7 @@ def test_what_is_seen_after_the_listing_was_looked_through_is_not_missed(
     absences, started = watch.poller.ends.absences, watch.store.now()
     unseen = [key for key, _ in absences.unseen(started)]
     assert sorted(unseen) == [1, 2]
-    absences.still_open(watch.polling.number, [1])
+    watch.store.seen(watch.polling.number, [(1, "", ())])
     assert absences.miss(watch.polling.number, started, unseen) == 1
     assert watch.missing() == {2}
 

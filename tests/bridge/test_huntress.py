@@ -28,7 +28,7 @@ from bridge.huntress import (
     SourceUnavailable,
 )
 from bridge.models import Kind
-from bridge.paging import MAX_EMPTY_PAGES, PAGE_SIZE, PagingError, Params, pages
+from bridge.paging import MAX_EMPTY_PAGES, PAGE_SIZE, Pages, PagingError, Params
 
 Connect = Callable[..., HuntressClient]
 
@@ -352,7 +352,7 @@ def test_fifty_thousand_agents_are_flat_in_memory() -> None:
         return {"agents": items, "pagination": {"current_page": page, "total_pages": 100}}
 
     tracemalloc.start()
-    count = sum(len(page) for page in pages(fetch, "agents", {}))
+    count = sum(len(page) for page in Pages(fetch, "agents", {}))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 50_000
@@ -391,15 +391,15 @@ def page(*numbers: int, **pagination: Any) -> Mapping[str, Any]:
 )
 def test_pages_that_do_not_add_up(answers: list[Any], problem: str) -> None:
     with pytest.raises(PagingError, match=problem):
-        list(pages(scripted(*answers), "rows", {}))
+        list(Pages(scripted(*answers), "rows", {}))
 
 
 def test_endless_paging_ends() -> None:
     tokens = iter(range(1, 10**9))
     with pytest.raises(PagingError, match=f"{MAX_EMPTY_PAGES} pages in a row"):
-        list(pages(lambda _: page(next_page_token=next(tokens)), "rows", {}))
+        list(Pages(lambda _: page(next_page_token=next(tokens)), "rows", {}))
     with pytest.raises(PagingError, match="does not end"):
-        list(pages(lambda _: page(next(tokens), next_page_token=next(tokens)), "rows", {}))
+        list(Pages(lambda _: page(next(tokens), next_page_token=next(tokens)), "rows", {}))
 
 
 @pytest.mark.parametrize(
@@ -417,14 +417,14 @@ def test_endless_paging_ends() -> None:
     ],
 )
 def test_ends_of_a_listing(last: Any) -> None:
-    found = [row["id"] for rows in pages(scripted(page(1, next_page=2), last), "rows", {}) for row in rows]
+    found = [row["id"] for rows in Pages(scripted(page(1, next_page=2), last), "rows", {}) for row in rows]
     assert found == [1, 2][: 1 + len(last["rows"])]
 
 
 def test_a_count_without_pages_is_not_cut_short() -> None:
     """Seen on the vendor's API: `total_count` and `limit`, but neither `next_page` nor `total_pages`."""
     answers = scripted(page(1, 2, total_count=3, limit=2), page(3, total_count=3, limit=2))
-    assert sum(len(rows) for rows in pages(answers, "rows", {})) == 3
+    assert sum(len(rows) for rows in Pages(answers, "rows", {})) == 3
 
 
 # --- which dialect?

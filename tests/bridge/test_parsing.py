@@ -146,6 +146,14 @@ def test_text(value: Any, text: str, line: str) -> None:
     assert (parsing.text(value), parsing.line(value)) == (text, line)
 
 
+def test_what_is_taken_as_it_is_has_nothing_to_be_cleaned_of() -> None:
+    """Next to a character that has to go, each of them is looked at; alone, none may be left that would have gone."""
+    for character in map(chr, (*range(0x3100), *range(0xD7F0, 0xE010), *range(0xFE00, 0x10000), 0x1F600, 0xE0001)):
+        alone = f"a{character}b"
+        assert parsing.text(alone) == parsing.text(f"{alone}\x00"), hex(ord(character))
+        assert parsing.line(alone) == parsing.line(f"{alone}\x00"), hex(ord(character))
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
