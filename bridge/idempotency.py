@@ -6,7 +6,9 @@ poller and dispatcher, the leader's number. Times are Redis' own; `clock_offset`
 Redis lay-out, under the prefix ``<namespace>:``
 
 ===================================  ===================================================================================
-``meta``                             schema version, birth mark, `hold_until` after a rebirth, what the source told once
+``meta``                             schema version, birth mark, `hold_until` after a rebirth, what the source told
+                                     once; by connector: when it was last dispatched for, by how much the clock was set
+                                     (`jumped:`), how far what is due has been moved back with it (`set_back:`)
 ``report:<report>``                  snapshot, its digest and version; why it counts as open though no longer listed,
                                      and what the source said when it was asked to resolve it (`bridge.resolving`)
 ``delivery:<report>:<connector>``    state, owner and lease, attempts, ticket, what it was told, what is still to do
