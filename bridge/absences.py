@@ -6,13 +6,13 @@ Absence from a complete listing is a hint; only the source's own word ends a rep
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from bridge.idempotency import IdempotencyStore, stored_report
-from bridge.models import IncidentReport, ReportKey, report_key
-from bridge.reading import number, seconds
+from bridge.idempotency import IdempotencyStore
+from bridge.models import ReportKey, report_key
+from bridge.reading import BATCH, number, seconds
 
 #: Longest seconds between two questions about a report that is no longer listed and not known to be over.
 LONGEST_ASK = 86400.0
@@ -27,7 +27,6 @@ class Missing:
     organization_id: int | None
     last_listed_at: float
     asked: int
-    report: IncidentReport | None
     #: Why it is not known to be over, as a sentence; '' until it was asked for.
     why: str = ""
 
@@ -76,32 +75,40 @@ class Absences:
             missed += int(self.store.answer("miss", leader, int(before * 1000), part) or 0)
         return missed
 
-    def missing(self) -> list[Missing]:
-        """Reports that complete listings no longer show and that are not known to be over, those due first."""
-        pairs = cast("list[tuple[str, float]]", self.client.zrange(self.store.key("missing"), 0, -1, withscores=True))
-        if not pairs:
-            return []
-        now = self.store.now()
+    def count(self) -> int:
+        """How many reports complete listings no longer show that are not known to be over."""
+        return self.client.zcard(self.store.key("missing"))
+
+    def missing(self, *, due: bool = False) -> list[Missing]:
+        """Reports that complete listings no longer show and that are not known to be over, those due first.
+
+        `due`: no others. One round trip for each `BATCH` of them.
+        """
+        name, now = self.store.key("missing"), self.store.now()
+        if due:
+            pipeline = self.client.pipeline()
+            pipeline.zrangebyscore(name, "-inf", round(now * 1000), withscores=True)
+            pipeline.zrangebyscore(name, f"({round((now + LONGEST_ASK) * 1000)}", "+inf", withscores=True)
+            pairs = [pair for found in pipeline.execute() for pair in found]
+        else:
+            pairs = cast("list[tuple[str, float]]", self.client.zrange(name, 0, -1, withscores=True))
+        return [each for start in range(0, len(pairs), BATCH) for each in self._read(pairs[start : start + BATCH], now)]
+
+    def _read(self, pairs: Sequence[tuple[str, float]], now: float) -> Iterator[Missing]:
         pipeline = self.client.pipeline(transaction=False)
         for member, _ in pairs:
             pipeline.hmget(
-                self.store.key(f"report:{member}"),
-                ["organization", "last_listed_at", "asked", "snapshot", "missing_why"],
+                self.store.key(f"report:{member}"), ["organization", "last_listed_at", "asked", "missing_why"]
             )
-        return [
-            Missing(
+        for (member, at), (organization, listed_at, asked, why) in zip(pairs, pipeline.execute(), strict=True):
+            yield Missing(
                 key=report_key(member),
                 due=not now < at / 1000 <= now + LONGEST_ASK,
                 organization_id=int(organization) if organization else None,
                 last_listed_at=seconds(listed_at) or 0.0,
                 asked=number(asked),
-                report=stored_report(snapshot),
                 why=why or "",
             )
-            for (member, at), (organization, listed_at, asked, snapshot, why) in zip(
-                pairs, pipeline.execute(), strict=True
-            )
-        ]
 
     def ask_later(self, leader: int, key: ReportKey, why: str, *, first: float, longest: float = LONGEST_ASK) -> None:
         """A missing report is not known to be over; `why` is shown. It is due again after `first` seconds, doubling."""

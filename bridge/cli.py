@@ -542,7 +542,8 @@ def demo(seconds: float | None, serve: bool, host: str) -> int:
 
 # At the end, because they are declared with what stands above.
 import bridge.cli_init  # noqa: E402
-import bridge.cli_lists  # noqa: E402, F401
+import bridge.cli_lists  # noqa: E402
+import bridge.cli_store  # noqa: E402, F401
 
 if __name__ == "__main__":
     # As a script this is another module than the one that the lists were declared with.

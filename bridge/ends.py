@@ -97,8 +97,8 @@ class Ends:
                 self._not_over(each, "does not say to which organization it belongs")
             elif each.organization_id not in still:
                 self._not_over(each, "neither does it list its organization")
-            elif each.report is not None:
-                self.end([replace(each.report, status=UNLISTED)])
+            elif (report := self.store.report(each.key)) is not None:
+                self.end([replace(report, status=UNLISTED)])
 
     def confirm(
         self, source: HuntressClient, account: Account, read: Read, *, incidents: bool, patience: float = PATIENCE
@@ -110,8 +110,8 @@ class Ends:
         """
         due = {
             missing.key: missing
-            for missing in self.absences.missing()
-            if missing.due and (incidents or not isinstance(missing.key, int))
+            for missing in self.absences.missing(due=True)
+            if incidents or not isinstance(missing.key, int)
         }
         try:
             fresh = [missing for missing in due.values() if isinstance(missing.key, int) and not missing.asked]

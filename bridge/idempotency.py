@@ -6,7 +6,9 @@ poller and dispatcher, the leader's number. Times are Redis' own; `clock_offset`
 Redis lay-out, under the prefix ``<namespace>:``
 
 ===================================  ===================================================================================
-``meta``                             schema version, birth mark, `hold_until` after a rebirth, what the source told once
+``meta``                             schema version, birth mark, `hold_until` after a rebirth, what the source told
+                                     once; by connector: when it was last dispatched for, by how much the clock was set
+                                     (`jumped:`), how far what is due has been moved back with it (`set_back:`)
 ``report:<report>``                  snapshot, its digest and version; why it counts as open though no longer listed,
                                      and what the source said when it was asked to resolve it (`bridge.resolving`)
 ``delivery:<report>:<connector>``    state, owner and lease, attempts, ticket, what it was told, what is still to do
@@ -38,7 +40,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -60,6 +62,9 @@ RESERVATION = 10.0
 LOOK_UP_AFTER = (5.0, 15.0, 30.0)
 #: Longest seconds that the first create after a start may keep others waiting while it is being proven findable.
 LONGEST_PROOF = 600.0
+
+#: Deliveries that one script looks at, of however many: Redis serves nobody else meanwhile.
+SCRIPT_BATCH = 100
 
 #: Seconds between looks at whether the server has replicas.
 REPLICAS_EVERY = 30.0
@@ -738,10 +743,10 @@ class IdempotencyStore(Reading):
         """Everything that waits for `connector` is due now, but what is in doubt. Returns how many."""
         offset = moved = 0
         while True:
-            looked, freed = cast("list[int]", self.script("release_waiting", connector, 500, offset))
+            looked, freed = cast("list[int]", self.script("release_waiting", connector, SCRIPT_BATCH, offset))
             moved += freed
             offset += looked - freed
-            if looked < 500:
+            if looked < SCRIPT_BATCH:
                 return moved
 
     def scheduled(self, connector: str) -> int:
@@ -752,10 +757,19 @@ class IdempotencyStore(Reading):
         pipeline.zcard(self.key(f"ready:{connector}"))
         return sum(pipeline.execute())
 
-    def awaited(self, connector: str, later: Iterable[str]) -> list[ReportKey]:
-        """Reports that `connector` still has something to do for, now or soon: more than the things in `later`."""
-        found = cast("list[str]", self.script("awaited", connector, json.dumps(sorted(later))))
-        return [report_key(report) for report in found]
+    def awaited(self, connector: str, later: Iterable[str]) -> Iterator[ReportKey]:
+        """Reports that `connector` still has something to do for, now or soon: more than the things in `later`.
+
+        Read in batches: what moves meanwhile may come twice, or not at all if a worker is at it.
+        """
+        named = json.dumps(sorted(later))
+        for place in ("due", "ready"):  # the way that a delivery goes by itself
+            looked = SCRIPT_BATCH
+            offset = 0
+            while looked == SCRIPT_BATCH:
+                looked, found = self.script("awaited", connector, named, place, offset, SCRIPT_BATCH)
+                offset += looked
+                yield from map(report_key, found)
 
     def under_way(self, connector: str, group: str) -> int:
         """Deliveries of `connector` that wait for nothing but a worker, and those that its workers are at."""

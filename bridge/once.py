@@ -84,7 +84,7 @@ def _moving(runtime: Runtime) -> bool:
         return False
     if any(runtime.store.under_way(service.name, service.group) for service in runtime.services.values()):
         return True
-    return any(runtime.store.awaited(name, LATER) for name in runtime.services)
+    return any(True for name in runtime.services for _ in runtime.store.awaited(name, LATER))
 
 
 def _untold(runtime: Runtime) -> list[Delivery]:
@@ -92,7 +92,7 @@ def _untold(runtime: Runtime) -> list[Delivery]:
     return [
         explained(delivery, {name: runtime.why_waiting(name)})
         for name in runtime.services
-        for report_id in runtime.store.awaited(name, LATER)
+        for report_id in dict.fromkeys(runtime.store.awaited(name, LATER))
         if (delivery := runtime.store.delivery(report_id, name)) and delivery.state in SETTLED
         if not set(delivery.todo) - LATER
     ]

@@ -4,6 +4,7 @@
 if not same_birth() then return {'reborn'} end
 local report, connector, token, lease = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local key = delivery_key(connector, report)
+adjust(connector, report)
 local delivery = hash(key)
 if delivery.owner ~= token or num(delivery.lease_until) <= now then return {'lost'} end
 if delivery.state ~= 'pending' and delivery.state ~= 'creating' then return {'lost'} end

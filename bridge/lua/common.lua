@@ -8,6 +8,8 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + to
 -- Longest time ahead, in ms, that each thing can rightly be; what lies further ahead comes from a clock that jumped.
 local LONGEST_LEASE = 60000
 local LONGEST_WAIT = 3660000
+-- Of an owner that may be dead: as long as a message that nobody claims.
+local LONGEST_RESERVED = 10000
 -- More than any `order` (see observe.lua): what is less by it comes before all others, in its own order.
 local BEGUN_FIRST = 1e15
 
@@ -166,6 +168,35 @@ local function schedule(connector, report, at)
     redis.call('ZREM', P .. 'ready:' .. connector, report)
     redis.call('ZADD', P .. 'due:' .. connector, int(at), report)
   end
+end
+
+-- The clock was set by so many ms in all, as the dispatcher noticed; each delivery knows up to which its times were moved with it.
+local function jumped(connector) return redis.call('HGET', P .. 'meta', 'jumped:' .. connector) end
+
+-- Moves a delivery's times along with a clock that was set since they were written. Every script that reads or writes them does
+-- so first, so that a clock that is set needs no walk over all that waits.
+local function adjust(connector, report)
+  local sum = jumped(connector)
+  if not sum then return end
+  local key = delivery_key(connector, report)
+  local its = redis.call('HMGET', key, 'state', 'jumped', 'doubt_at', 'planned_at', 'lease_until', 'next_at')
+  if not its[1] then return end
+  local by, doubt_at, planned_at, lease_until, next_at = num(sum) - num(its[2]), num(its[3]), num(its[4]), num(its[5]), num(its[6])
+  -- What was sent was sent in the past, whatever the clock says; no doubt may settle by its being set.
+  if by ~= 0 or doubt_at > now or planned_at > now then
+    if doubt_at > 0 then redis.call('HSET', key, 'doubt_at', int(math.min(now, doubt_at + by))) end
+    if planned_at > 0 then redis.call('HSET', key, 'planned_at', int(math.min(now, planned_at + by))) end
+  end
+  if by == 0 then return end
+  -- No owner may lose the lease under which it may be sending, unless it was renewed since; set back, a lease ends soon unless
+  -- its owner lives.
+  if its[5] and by > 0 and lease_until <= now then
+    redis.call('HSET', key, 'lease_until', int(lease_until + by))
+  elseif its[5] and by < 0 then
+    redis.call('HSET', key, 'lease_until', int(math.min(lease_until, now + LONGEST_RESERVED)))
+  end
+  if by < 0 and next_at > now then redis.call('HSET', key, 'next_at', int(math.max(now, next_at + by))) end
+  redis.call('HSET', key, 'jumped', sum)
 end
 
 local function unschedule(connector, report)

@@ -8,31 +8,29 @@ if not leads('dispatcher', ARGV[3]) then return 'deposed' end
 local connector, group, limit, reservation = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local due, ready = P .. 'due:' .. connector, P .. 'ready:' .. connector
 
--- A clock that was set back would make everything wait longer: what lies ahead moves back with it.
-local clock = 'clock:' .. connector
+-- A clock that was set moves the times of all that waits: each delivery's own when it is next taken up (`adjust`), and when
+-- each is due in batches over several looks. Only what somebody may be at right now is dealt with at once.
+local BATCH = 100
+local clock, set_back = 'clock:' .. connector, 'set_back:' .. connector
 local seen, passed = num(redis.call('HGET', P .. 'meta', clock)), tonumber(ARGV[11])
 local back = seen - now
--- Everything that is scheduled, with its time, or false when that has come.
-local function waiting()
-  local found = {}
-  for _, report in ipairs(redis.call('ZRANGE', ready, 0, -1)) do found[report] = false end
-  local entries = redis.call('ZRANGE', due, 0, -1, 'WITHSCORES')
-  for i = 1, #entries, 2 do found[entries[i]] = tonumber(entries[i + 1]) end
-  return found
-end
 if seen > 0 and passed >= 0 and now - seen - passed > 2000 then
-  -- Set forward: no doubt may settle by that, and no owner lose the lease under which it may be sending.
-  local forward = now - seen - passed
-  for report in pairs(waiting()) do
-    local key = delivery_key(connector, report)
-    local delivery = redis.call('HMGET', key, 'doubt_at', 'lease_until', 'planned_at')
-    if delivery[1] then redis.call('HSET', key, 'doubt_at', int(math.min(now, num(delivery[1]) + forward))) end
-    if num(delivery[3]) > 0 then redis.call('HSET', key, 'planned_at', int(math.min(now, num(delivery[3]) + forward))) end
-    if delivery[2] and num(delivery[2]) <= now then -- else it was renewed since
-      local lease_until = num(delivery[2]) + forward
-      redis.call('HSET', key, 'lease_until', int(lease_until))
-      redis.call('ZADD', P .. 'slots:' .. group, int(lease_until), member(connector, report))
-      schedule(connector, report, lease_until)
+  local forward, held = now - seen - passed, {}
+  redis.call('HINCRBY', P .. 'meta', 'jumped:' .. connector, int(forward))
+  -- Those with a slot, and where another script took it from them since, those whose lease would just have gone on.
+  for _, holder in ipairs(redis.call('ZRANGE', P .. 'slots:' .. group, 0, -1)) do
+    local report, name = string.match(holder, '^(.-)|(.*)$')
+    if name == connector then held[#held + 1] = report end
+  end
+  for _, report in ipairs(redis.call('ZRANGEBYSCORE', due, int(now - forward), int(now - forward + LONGEST_RESERVED), 'LIMIT', 0, BATCH)) do
+    held[#held + 1] = report
+  end
+  for _, report in ipairs(held) do
+    adjust(connector, report)
+    local its = redis.call('HMGET', delivery_key(connector, report), 'owner', 'lease_until')
+    if its[1] and num(its[2]) > now then
+      redis.call('ZADD', P .. 'slots:' .. group, its[2], member(connector, report))
+      schedule(connector, report, num(its[2]))
     end
   end
 elseif back > 2000 then
@@ -40,26 +38,48 @@ elseif back > 2000 then
     local at = num(redis.call('HGET', key, field))
     if at > now then redis.call('HSET', key, field, int(math.max(now, at - back))) end
   end
-  for report, at in pairs(waiting()) do
-    local key = delivery_key(connector, report)
-    for _, field in ipairs({'next_at', 'doubt_at', 'planned_at'}) do move(key, field) end
-    local lease_until = redis.call('HGET', key, 'lease_until')
-    if lease_until then -- renewed since or not, it ends soon unless its owner lives
-      lease_until = math.min(num(lease_until), now + reservation)
-      redis.call('HSET', key, 'lease_until', int(lease_until))
-    end
-    if at then redis.call('ZADD', due, int(lease_until or at - back), report) end
-  end
+  redis.call('HINCRBY', P .. 'meta', 'jumped:' .. connector, int(-back))
+  -- Set back again before all has been moved: what is left has both to go, and nothing is harmed by being due too early.
+  local by = num(string.match(redis.call('HGET', P .. 'meta', set_back) or '', '^%d+')) + back
+  redis.call('HSET', P .. 'meta', set_back, int(by) .. ' ' .. int(now))
   for _, field in ipairs({'until', 'next_probe', 'since'}) do move(P .. 'pause:' .. connector, field) end
   move(P .. 'proof:' .. connector, 'since')
   move(P .. 'meta', 'hold_until')
 end
+
+-- What was scheduled before the clock was set back, soonest first. Whatever is moved lands before the place remembered; what is
+-- scheduled meanwhile may be moved as well, and finds at its claim that it is early.
+local left = redis.call('HGET', P .. 'meta', set_back)
+if left then
+  local by, from = string.match(left, '^(%d+) (.+)$')
+  local entries = redis.call('ZRANGEBYSCORE', due, from, '+inf', 'WITHSCORES', 'LIMIT', 0, BATCH)
+  local moved = false
+  for i = 1, #entries, 2 do
+    local report, to = entries[i], math.max(now, tonumber(entries[i + 1]) - tonumber(by))
+    local key = delivery_key(connector, report)
+    adjust(connector, report)
+    local its = redis.call('HMGET', key, 'lease_until', 'next_at')
+    if its[1] then
+      to = num(its[1])
+    elseif num(its[2]) > to then
+      redis.call('HSET', key, 'next_at', int(to))
+    end
+    moved = moved or to < tonumber(entries[i + 1])
+    schedule(connector, report, to)
+  end
+  if #entries < 2 * BATCH then
+    redis.call('HDEL', P .. 'meta', set_back)
+  else
+    redis.call('HSET', P .. 'meta', set_back, by .. ' ' .. (moved and '' or '(') .. entries[#entries])
+    wake()
+  end
+end
 redis.call('HSET', P .. 'meta', clock, int(now))
 
-for _, report in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', int(now), 'LIMIT', 0, 500)) do
-  schedule(connector, report, now)
-end
-for _, report in ipairs(redis.call('ZRANGEBYSCORE', due, '(' .. int(now + LONGEST_WAIT), '+inf', 'LIMIT', 0, 500)) do
+local came = redis.call('ZRANGEBYSCORE', due, '-inf', int(now), 'LIMIT', 0, BATCH)
+for _, report in ipairs(came) do schedule(connector, report, now) end
+if #came == BATCH then wake() end -- there are more
+for _, report in ipairs(redis.call('ZRANGEBYSCORE', due, '(' .. int(now + LONGEST_WAIT), '+inf', 'LIMIT', 0, BATCH)) do
   schedule(connector, report, now)
 end
 

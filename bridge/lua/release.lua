@@ -7,6 +7,7 @@
 -- Answers 1, or 0 when it is not the owner any more (then nothing changes).
 local report, connector, token, change = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6])
 local key = delivery_key(connector, report)
+adjust(connector, report)
 local delivery = hash(key)
 if delivery.owner ~= token then return 0 end
 
@@ -49,7 +50,12 @@ elseif change.state then
 end
 
 -- What quiet hours hold back waits because somebody wanted that; it is not late before they end.
-if change.kind == 'quiet' then redis.call('ZREM', P .. 'waiting:' .. connector, report) end
+local waits = redis.call('HGET', key, 'state')
+if change.kind == 'quiet' then
+  redis.call('ZREM', P .. 'waiting:' .. connector, report)
+elseif waits == 'pending' or waits == 'creating' then
+  redis.call('ZADD', P .. 'waiting:' .. connector, 'NX', int(now), report)
+end
 
 -- What came up during this turn need not wait for what the turn left for later.
 if change.waiting then

@@ -5,9 +5,10 @@ local reports = redis.call('ZRANGE', P .. 'due:' .. connector, tonumber(ARGV[5])
 local moved = 0
 for _, report in ipairs(reports) do
   local key = delivery_key(connector, report)
-  local delivery = hash(key)
-  local in_doubt = delivery.state == 'creating' and delivery.doubt_at
-  if not delivery.owner and not in_doubt and num(delivery.next_at) > now then
+  adjust(connector, report)
+  local its = redis.call('HMGET', key, 'state', 'doubt_at', 'owner', 'next_at')
+  local in_doubt = its[1] == 'creating' and its[2]
+  if not its[3] and not in_doubt and num(its[4]) > now then
     redis.call('HSET', key, 'next_at', int(now))
     schedule(connector, report, now)
     touch(connector, report)

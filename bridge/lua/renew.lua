@@ -5,6 +5,7 @@ local lease, held = tonumber(ARGV[3]), {}
 for _, claim in ipairs(cjson.decode(ARGV[4])) do
   local report, connector, token = claim[1], claim[2], claim[3]
   local key = delivery_key(connector, report)
+  adjust(connector, report)
   local delivery = hash(key)
   if delivery.owner == token then
     redis.call('HSET', key, 'lease_until', int(now + lease))

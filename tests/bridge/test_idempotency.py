@@ -754,6 +754,21 @@ def test_resuming_makes_everything_due_but_what_is_in_doubt(store: IdempotencySt
     assert len(dispatch(store, 2000)) == 1298
 
 
+def test_what_quiet_hours_held_back_counts_as_waiting_once_it_waits_for_something_else(store: IdempotencyStore) -> None:
+    observe(store, report(1))
+    store.release(claim(store, 1), delay=0, kind="quiet")
+    assert store.waiting(CONNECTOR)[0] == 0
+    store.release(claim(store, 1), delay=5, kind="unavailable")
+    assert store.waiting(CONNECTOR)[0] == 1
+
+
+def test_what_is_awaited_is_found_in_however_many_batches(store: IdempotencyStore) -> None:
+    observe(store, *(report(number) for number in range(1, 252)))
+    store.record(claim(store, 1), TicketRef("42"), told=1, todo=["status"])
+    assert sorted(store.awaited(CONNECTOR, ["status"]), key=int) == list(range(2, 252))
+    assert sorted(store.awaited(CONNECTOR, []), key=int) == list(range(1, 252))
+
+
 def test_deliveries_are_listed_by_state(store: IdempotencyStore) -> None:
     observe(store, report(1), report(2), report(3))
     store.record(claim(store, 1), TicketRef("42", "T42", "https://psa/42"), told=1)
