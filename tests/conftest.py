@@ -82,9 +82,7 @@ class RedisServer:
             "16",
         ]
         with (self.folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self.within, *command, *self.options], cwd=self.folder, stdout=log, stderr=log
-            )
+            self._process = subprocess.Popen([*command, *self.options], cwd=self.folder, stdout=log, stderr=log)
         deadline = time.monotonic() + 10
         with self.client() as client:
             while True:

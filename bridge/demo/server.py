@@ -107,6 +107,8 @@ class Received:
     body: bytes = b""
     #: Path and query as they stood in the request line.
     target: str = ""
+    #: The address that it came from, without the port.
+    sender: str = ""
 
     def mentions(self, text_regex: str) -> bool:
         """Is it found in one of the query's values or in the body?"""
@@ -399,6 +401,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
             json=parsed,
             body=body,
             target=self.path,
+            sender=self.client_address[0],
         )
 
     def _send(self, reply: Reply) -> None:

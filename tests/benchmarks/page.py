@@ -123,7 +123,7 @@ def busy(store: IdempotencyStore, stopping: threading.Event) -> None:
         store.retry(draw.randint(1, 1000), "psa")
 
 
-def measure(runtime: Runtime, say: Callable[[str], None]) -> bool:
+def show_pages(runtime: Runtime, say: Callable[[str], None]) -> bool:
     app = create_app(runtime)
     app.secret_key = app.secret_key or "of a benchmark"
     client, index = app.test_client(), app.extensions["site"].index
@@ -176,7 +176,7 @@ def main() -> None:
                     names = [Organization(each, f"Customer {each} Ltd") for each in range(1, ORGANIZATIONS + 1)]
                     runtime.books.save_organizations(names)
                     print(f"{deliveries:,} deliveries stored in {time.perf_counter() - began:.0f} s")  # noqa: T201
-                    good = measure(runtime, print)
+                    good = show_pages(runtime, print)
         finally:
             server.kill()
     sys.exit(0 if good else 1)

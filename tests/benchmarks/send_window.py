@@ -47,7 +47,7 @@ class Window:
         return mock.patch.object(HTTPConnection, "send", timed)
 
 
-def measure(url: str, size: int, **how: Any) -> list[float]:
+def windows(url: str, size: int, **how: Any) -> list[float]:
     """Seconds of each request's window."""
     window, found = Window(), []
     session = HttpSession(name="psa", timeout=10, before_send=window.ask, **how)
@@ -69,7 +69,7 @@ def main() -> None:
             with PretendServer(tls=context) as server:
                 server.route("POST", "/", lambda request: Reply(200, {}))
                 for size in SIZES:
-                    found = measure(server.url + "/", size, **({"ca_file": ca_file} if context else {}))
+                    found = windows(server.url + "/", size, **({"ca_file": ca_file} if context else {}))
                     row = (statistics.median(found), statistics.quantiles(found, n=100)[98], max(found))
                     click.echo(f"{f'{scheme}, {size} bytes':<24}" + "".join(f"{value * 1e6:>10.0f}" for value in row))
 

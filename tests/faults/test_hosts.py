@@ -29,9 +29,10 @@ from tests.faults.ground import (
     selected,
     start_all,
 )
+from tests.faults.hosts import leading, make_hosts, skip_without_hosts, start
 from tests.faults.judge import Load
 from tests.faults.line import Line
-from tests.faults.network import Network, NoNetwork, network
+from tests.faults.network import network
 from tests.faults.site import Site
 from tests.sentinel import SentinelServer, sentinel_url, wait_until_known
 
@@ -47,21 +48,6 @@ TIMEOUT = 5.0
 REPEATED = 51.0
 
 
-def make_hosts(stack: contextlib.ExitStack, **settings: float) -> tuple[Network, RedisServer, Site]:
-    """A network, with the servers in it and no hosts yet."""
-    net = stack.enter_context(network())
-    port = free_port(0)
-    server = make_server(stack, "--port", str(port), "--bind", net.address["store"], "--protected-mode", "no")
-    url = f"redis://{net.address['store']}:{port}/0"
-    world = World(host=net.address["world"])
-    return net, server, make_empty_site(stack, server, url=url, world=world, insecure_http=True, **settings)
-
-
-def start(site: Site, net: Network, host: str, role: str, *variables: str) -> None:
-    """Starts a process on a host, with environment variables of its own."""
-    site.processes.append((role, site.bridge.start(role, within=(*net.within(host), "env", *variables))))
-
-
 def cut_off(stack: contextlib.ExitStack, long: bool, *, lines: tuple[str, ...], what: str) -> Figures:
     net, _, site = make_hosts(stack)
     pollers = [net.add_host() for _ in range(2)]
@@ -75,7 +61,7 @@ def cut_off(stack: contextlib.ExitStack, long: bool, *, lines: tuple[str, ...], 
     times = LONG_CUTS if long else 1
     with Load(site.world, LONG_LOAD if long else SHORT_LOAD, len(what), first=BEFORE + 1):
         for turn in range(times):
-            host = leading(site, pollers) if turn % 2 else dice.choice(workers)
+            host = leading(site, pollers, "dispatcher") if turn % 2 else dice.choice(workers)
             time.sleep(dice.uniform(10, 20) if long else 2)
             late_creates(site, times=4)
             time.sleep(dice.uniform(0.5, 1.5))
@@ -84,17 +70,6 @@ def cut_off(stack: contextlib.ExitStack, long: bool, *, lines: tuple[str, ...], 
             net.rejoin(host, *lines)
     size = f"2 pollers, {len(workers) * (2 if long else 1)} workers on {len(pollers + workers)} hosts"
     return site.judged(f"7 {what}, {LONG_CUT if long else SHORT_CUT:g} s, then rejoined", times, size)
-
-
-def leading(site: Site, pollers: list[str]) -> str:
-    """The host whose poller leads the dispatchers; the pollers were the first processes to be started."""
-    candidate = str(site.client.get("bridge:leader:dispatcher"))
-    [host] = [
-        host
-        for host, (_, process) in zip(pollers, site.processes, strict=False)
-        if candidate.split(":")[1] == str(process.pid)
-    ]
-    return host
 
 
 def stuck(stack: contextlib.ExitStack, long: bool) -> Figures:
@@ -186,11 +161,7 @@ ONLY_LONG = {"split"}
 
 @pytest.fixture(scope="module")
 def started(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Figures]]]:
-    try:
-        with network() as tried:
-            tried.cut(tried.add_host(), "store")
-    except NoNetwork as error:
-        pytest.skip(f"no hosts of their own here: {error}")
+    skip_without_hosts()
     long = bool(request.config.getoption("--long"))
     names = selected(request) - (set() if long else ONLY_LONG)
     with contextlib.ExitStack() as stack:
