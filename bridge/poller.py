@@ -21,6 +21,7 @@ from bridge.arrivals import Arrivals
 from bridge.bookkeeping import Bookkeeping
 from bridge.ends import PATIENCE as PATIENCE_FOR_ENDS
 from bridge.ends import PATIENCE_AFTER_WAITING, Ends
+from bridge.forgetting import Forgetting
 from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused, Unparsable
 from bridge.idempotency import Deposed, IdempotencyStore
 from bridge.leadership import Leadership
@@ -99,6 +100,7 @@ class Poller:
         #: Called after every complete cycle; must return at once.
         self.completed = completed
         self.ends = Ends(store, routes, leadership)
+        self.forgetting = Forgetting(store, settings, leadership)
         self.streams = Streams(books, source, settings)
         self._account: Account | None = None
         self._dialect: Dialect = "reports"
@@ -168,6 +170,7 @@ class Poller:
             self.books.keep_quarantined(self._quarantined)
             self.books.save_poll(last_complete_at=self.store.now(), cycle_seconds=took, error="")
             self.completed()
+            self.forgetting.sweep()
         else:
             self.books.save_poll(error=result.problem)
         log.info(
