@@ -6,7 +6,7 @@ Absence from a complete listing is a hint; only the source's own word ends a rep
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 

@@ -112,15 +112,17 @@ class Bookkeeping:
         key, fresh = self.store.key("organizations"), self.store.key("organizations:fresh")
         pipeline = self.client.pipeline()
         pipeline.delete(fresh)
-        count = 0
+        known = set[int]()
         for organization in organizations:
             pipeline.hset(fresh, str(organization.id), _ORGANIZATION.dump_json(organization).decode())
-            count += 1
-        if count:
+            known.add(organization.id)
+        if known:
             pipeline.rename(fresh, key)
         else:
             pipeline.delete(key)
         pipeline.execute()
+        if unknown := self.listed_at().keys() - known:
+            self.client.zrem(self.store.key("listed"), *map(str, unknown))
         self.client.set(self.store.key("organizations:at"), f"{self.store.now():.3f}")
 
     def save_organization(self, organization: Organization) -> None:

@@ -229,11 +229,15 @@ class Turn:
             Following(self, self.claim.ticket, self.claim.report).take(step)
         elif step is Step.CONSIDER:
             self.store.release(self.claim, considered=self.claim.version)
-        elif self.claim.report is None and self.claim.over != (self.claim.ended_at is not None):
+        elif self._unreadable() and self.claim.over != (self.claim.ended_at is not None):
             reason = "the ticket exists; what the store has of its report was written by another version of the bridge"
             self.store.release(self.claim, reason=reason, kind="unreadable", delay=LONGEST_HOLD)
         else:
             self.store.release(self.claim)
+
+    def _unreadable(self) -> bool:
+        """Does the store have a report that cannot be read? One without a version is unknown, or forgotten."""
+        return self.claim.report is None and self.claim.version > 0
 
     def is_quiet(self) -> bool:
         """Do quiet hours or maintenance hold this back? It is asked again at their end, and each hour."""

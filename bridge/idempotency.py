@@ -9,10 +9,14 @@ Redis lay-out, under the prefix ``<namespace>:``
 ``meta``                             schema version, birth mark, `hold_until` after a rebirth, what the source told
                                      once; by connector: when it was last dispatched for, by how much the clock was set
                                      (`jumped:`), how far what is due has been moved back with it (`set_back:`)
-``report:<report>``                  snapshot, its digest and version; why it counts as open though no longer listed,
-                                     and what the source said when it was asked to resolve it (`bridge.resolving`)
-``delivery:<report>:<connector>``    state, owner and lease, attempts, ticket, what it was told, what is still to do
-``history:<report>:<connector>``     what happened to it so far (`bridge.history`)
+``report:<report>``                  snapshot, its digest and version, what each ticket was told of it; why it counts as
+                                     open though no longer listed, and what the source said when it was asked to
+                                     resolve it (`bridge.resolving`); goes with the snapshot (`bridge.forgetting`)
+``delivery:<report>:<connector>``    state, owner and lease, attempts, ticket, what is still to do; in a small form once
+                                     all is over (`rest` in `lua/common.lua`); goes later (`bridge.forgetting`)
+``patterns``                         what addresses and references have in common, for the small form; 64 at most
+``forgetting``                       where the round of `bridge.forgetting` stands
+``history:<report>:<connector>``     what happened to it so far (`bridge.history`), 60 entries at most; goes with it
 ``progress:<report>:<connector>``    what a connector remembers while it creates or notes (recipients served)
 ``due:<connector>``                  deliveries by the time they are next due (ms): retries, look-ups, ends of leases
 ``ready:<connector>``                deliveries whose time has come, by urgency, then age
@@ -456,7 +460,7 @@ class IdempotencyStore(Reading):
             version=number(report.get("version")),
             report=stored_report(report.get("snapshot")),
             progress=progress,
-            facts=fields.get("facts", ""),
+            facts=report.get(f"facts:{connector}") or fields.get("facts", ""),
             plan=fields.get("plan", ""),
             planned_at=seconds(fields.get("planned_at")) or None,
             over=report.get("over") == "1",

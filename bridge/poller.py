@@ -22,6 +22,7 @@ from bridge.arrivals import Arrivals
 from bridge.bookkeeping import Bookkeeping
 from bridge.ends import PATIENCE as PATIENCE_FOR_ENDS
 from bridge.ends import PATIENCE_AFTER_WAITING, Ends
+from bridge.forgetting import Forgetting
 from bridge.huntress import Dialect, HuntressClient, Listing, SourceError, SourceRefused, Unparsable
 from bridge.idempotency import Deposed, IdempotencyStore, snapshot_of
 from bridge.leadership import Leadership
@@ -140,6 +141,7 @@ class Poller:
         #: Called after every complete cycle; must return at once.
         self.completed = completed
         self.ends = Ends(store, routes, leadership)
+        self.forgetting = Forgetting(store, settings, leadership)
         self.streams = Streams(books, source, settings)
         self.organizations = OrganizationReading(books)
         self.unchanged = Unchanged()
@@ -215,6 +217,7 @@ class Poller:
             self.books.keep_quarantined(self._quarantined)
             self.books.save_poll(last_complete_at=started + took, cycle_seconds=took, error="")
             self.completed()
+            self.forgetting.sweep()
         else:
             self.books.save_poll(error=result.problem)
         log.info(

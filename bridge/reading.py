@@ -69,8 +69,7 @@ class Reading(Scripts):
                 yield from self._read([_pair(member) for member in members[start : start + BATCH]])
 
     def delivery(self, report_id: ReportKey, connector: str) -> Delivery | None:
-        fields = cast("dict[str, str]", self.client.hgetall(self.key(f"delivery:{report_id}:{connector}")))
-        return _delivery(report_id, connector, fields) if fields else None
+        return next(self._read([(report_id, connector)]), None)
 
     def read_deliveries(self, pairs: Sequence[Pair]) -> list[Delivery]:
         """Those of the deliveries that exist, with what their reports' snapshots say; one round trip for `BATCH`."""

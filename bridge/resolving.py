@@ -146,7 +146,8 @@ class Resolving:
                 continue
             # One that is about to be told something may be closed by the bridge; without a look at its first status it
             # cannot be told whether a workflow rule closed it.
-            if fields["state"] != DeliveryState.CREATED or fields.get("plan") or "ended_at" in fields:
+            over = "ended_at" in fields or "moments" in fields  # the latter stands for it in a delivery at rest
+            if fields["state"] != DeliveryState.CREATED or fields.get("plan") or over:
                 return None
             if "status" in json.loads(fields.get("todo") or "[]"):
                 return None

@@ -12,10 +12,10 @@ import re
 import zoneinfo
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, Field, PrivateAttr, SecretStr, SerializeAsAny
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, SerializeAsAny, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.models import Kind
@@ -102,6 +102,24 @@ class RedisSettings(SettingsModel):
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")] = "bridge"
 
 
+KeptDays = Annotated[int, Field(ge=0, le=36500)]
+
+
+class StoreSettings(SettingsModel):
+    """How long the store keeps what is over. Days after the report's end; 0: for ever."""
+
+    #: The report as the source last showed it, and what a later note on its ticket would be compared with.
+    keep_snapshots: KeptDays = 30
+    #: Which ticket it had, and what happened to it.
+    keep_deliveries: KeptDays = 400
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if 0 < self.keep_deliveries < (self.keep_snapshots or self.keep_deliveries):
+            raise ValueError("keep_deliveries must not be less than keep_snapshots")
+        return self
+
+
 class WorkerSettings(SettingsModel):
     """The process that delivers."""
 
@@ -160,6 +178,7 @@ class Settings(BaseSettings):
     poll: PollSettings = PollSettings()
     sources: SourcesSettings = SourcesSettings()
     redis: RedisSettings = RedisSettings()
+    store: StoreSettings = StoreSettings()
     worker: WorkerSettings = WorkerSettings()
     web: WebSettings = WebSettings()
     webhooks: WebhooksSettings = WebhooksSettings()

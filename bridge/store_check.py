@@ -26,11 +26,11 @@ LAYOUT = {
     **dict.fromkeys(("meta", "counters", "poll", "organizations", "organizations:fresh", "quarantine"), "hash"),
     **dict.fromkeys(("streams", "configuration_problems", "heartbeats"), "hash"),
     **dict.fromkeys(("report:", "delivery:", "progress:", "notice_progress:", "pause:", "proof:", "notice:"), "hash"),
-    **dict.fromkeys(("day:", "comments:", "urls:"), "hash"),
+    **dict.fromkeys(("day:", "comments:", "forgetting"), "hash"),
     **dict.fromkeys(("open", "missing", "changed", "listed", "budget", "budget:"), "zset"),
     **dict.fromkeys(("due:", "ready:", "waiting:", "slots:", "state:"), "zset"),
     **dict.fromkeys(("notices",), "set"),
-    **dict.fromkeys(("history:", "wake"), "list"),
+    **dict.fromkeys(("history:", "wake", "patterns"), "list"),
     **dict.fromkeys(("webhook:", "webhook_taken", "fence:", "leader:", "counted:", "agent:", "suspect:"), "string"),
     **dict.fromkeys(("poll:wanted", "organizations:", "budget:rest", "notices:turn"), "string"),
     "page:": "",  # its own room's business (`bridge.web.sessions`)

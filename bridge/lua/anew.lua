@@ -16,6 +16,7 @@ end
 redis.call('HSET', key, 'todo', #todo > 0 and cjson.encode(todo) or '[]', 'reference', ARGV[6], 'tickets', num(delivery.tickets or 1) + 1, 'reason', '')
 redis.call('HDEL', key, 'ticket_id', 'ticket_number', 'ticket_url', 'other_ticket', 'told', 'considered', 'facts', 'statuses', 'ended_at',
   'ends', 'plan', 'planned_at', 'remark', 'recorded_at', 'creating_at', 'failures', 'next_at', 'kind')
+redis.call('HDEL', P .. 'report:' .. report, 'facts:' .. connector)
 redis.call('DEL', P .. 'progress:' .. report .. ':' .. connector)
 set_state(connector, report, 'pending')
 happened(connector, report, 'continued', ARGV[6])

@@ -21,7 +21,7 @@ local known = redis.call('EXISTS', key) == 1
 if not known and #connectors > 0 then
   redis.call('HSET', key, 'version', 1, 'digest', ARGV[8], 'snapshot', ARGV[9], 'organization', organization, 'severity',
     severity, 'seen_at', int(now), 'sent_at', ARGV[17])
-  count_report(severity)
+  if not delivered(report, connectors) then count_report(severity) end
   redis.call('ZADD', P .. 'open', int(now), report)
   for _, pair in ipairs(connectors) do
     if redis.call('EXISTS', delivery_key(pair[1], report)) == 0 then

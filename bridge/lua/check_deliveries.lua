@@ -16,8 +16,12 @@ end
 local function check(place, report, connector)
   local key, name = delivery_key(connector, report), member(connector, report)
   local delivery, exists = hash(key)
+  delivery = expanded(delivery, report)
   local function finds(code, repair)
-    if mend and repair then repair() end
+    if mend and repair then
+      awake(key, report)
+      repair()
+    end
     found[#found + 1] = {place, code, mend and repair and 1 or 0}
   end
 
@@ -69,7 +73,7 @@ local function check(place, report, connector)
       end
     end
   end
-  delivery = hash(key)
+  delivery = expanded((hash(key)), report)
 
   -- Its state.
   local function look_up()

@@ -4,6 +4,7 @@ if not same_birth() then return {'reborn'} end
 local report, connector, token, lease, group = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local limit, offsets = tonumber(ARGV[8]), cjson.decode(ARGV[9])
 local key = delivery_key(connector, report)
+awake(key, report)
 adjust(connector, report)
 local delivery, exists = hash(key)
 if not exists then

@@ -12,6 +12,8 @@ local LONGEST_WAIT = 3660000
 local LONGEST_RESERVED = 10000
 -- More than any `order` (see observe.lua): what is less by it comes before all others, in its own order.
 local BEGUN_FIRST = 1e15
+-- Comes after every `order`, in turn: of what is due again after it was at rest, until the poller says how urgent it is.
+local AT_REST = 7e13
 
 local function int(value) return string.format('%.0f', value) end
 local function num(value) return tonumber(value or '') or 0 end
@@ -159,7 +161,7 @@ end
 local function schedule(connector, report, at)
   if at <= now then
     local its = redis.call('HMGET', delivery_key(connector, report), 'order', 'owner', 'lapsed', 'doubt_at')
-    local order = num(its[1])
+    local order = its[1] and num(its[1]) or AT_REST + now
     -- What a worker left under way goes before what nobody began, however urgent.
     if its[2] or its[3] or its[4] then order = order - BEGUN_FIRST end
     redis.call('ZREM', P .. 'due:' .. connector, report)
@@ -238,6 +240,7 @@ end
 
 -- A delivery that is still to be made, due now.
 local function deliver(connector, report, reference, order, organization, severity)
+  redis.call('HSETNX', P .. 'meta', 'clock:' .. connector, 0) -- whoever looks for a report's deliveries asks for this connector's
   redis.call('HSET', delivery_key(connector, report), 'reference', reference, 'order', order, 'created_at', int(now),
     'organization', organization, 'severity', severity, 'attempts', 0)
   set_state(connector, report, 'pending')
@@ -270,21 +273,25 @@ local function let_go(key, connector, report)
   wake()
 end
 
+-- Was the ticket told that its report is over, going by the `moments` of a delivery at rest (see `rest`)?
+local function ended(moments) return string.match(moments or '', '%-?%d+$') end
+
 -- Does a ticket not know what became of its report? `its` are told, considered and ended_at.
 local function behind(report, its)
   local now_is = redis.call('HMGET', P .. 'report:' .. report, 'version', 'over')
+  if not now_is[1] then return false end -- it was forgotten, or is not known yet
   return num(now_is[1]) > math.max(num(its[1]), num(its[2])) or (now_is[2] == '1') ~= (its[3] and true or false)
 end
 
 -- Is there anything to do for a delivery? Things to do that are in the set `later`, if one is given, do not count.
 local function unfinished(connector, report, later)
-  local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'todo', 'plan', 'told', 'considered', 'ended_at')
+  local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'todo', 'plan', 'told', 'considered', 'ended_at', 'moments')
   if its[1] == 'pending' or its[1] == 'creating' then return true end
   if its[1] ~= 'created' and its[1] ~= 'closed' then return false end
   for _, item in ipairs(cjson.decode(its[2] or '[]')) do
     if not (later and later[item]) then return true end
   end
-  return (its[3] or '') ~= '' or behind(report, {its[4], its[5], its[6]})
+  return (its[3] or '') ~= '' or behind(report, {its[4], its[5], its[6] or ended(its[7])})
 end
 
 -- There is news for a delivery without an owner: what it waits for, such as its first status, holds it up no longer.
@@ -321,6 +328,14 @@ local function heal(connector, report)
   end
 end
 
+-- Has one of these connectors ({{connector, reference}, …}) the report? Then it was seen before, though it may be forgotten.
+local function delivered(report, connectors)
+  for _, pair in ipairs(connectors) do
+    if redis.call('EXISTS', delivery_key(pair[1], report)) == 1 then return true end
+  end
+  return false
+end
+
 -- What people see of a report changed, in every connector that has it.
 local function touch_all(report)
   for _, field in ipairs(redis.call('HKEYS', P .. 'meta')) do
@@ -344,4 +359,125 @@ local function drop_proof(connector, report)
   if redis.call('HGET', proof, 'report') == report and redis.call('HGET', proof, 'state') == 'proving' then
     redis.call('DEL', proof)
   end
+end
+
+-- What a ticket was told is kept with the report, and goes with it; with the delivery where the report is not known.
+local function keep_facts(connector, report, facts)
+  local key = P .. 'report:' .. report
+  if redis.call('EXISTS', key) == 1 then
+    redis.call('HSET', key, 'facts:' .. connector, facts)
+    redis.call('HDEL', delivery_key(connector, report), 'facts')
+  else
+    redis.call('HSET', delivery_key(connector, report), 'facts', facts)
+  end
+end
+
+-- A delivery at rest: its report is over, its ticket was told, and nobody works on it. It is written anew in the form that needs
+-- the least memory, a listpack, as long as no value is longer than 64 bytes: what is empty or follows from the rest is left out,
+-- `moments` stands for five times, and of a reference or an address only what no other has is kept. `awake` undoes it.
+local MOMENTS = {'created_at', 'creating_at', 'recorded_at', 'updated_at', 'ended_at'}
+local EMPTY = {reason = '', kind = '', remark = '', plan = '', planned_at = '0', ticket_number = '', ticket_url = '', other_ticket = '',
+  organization = '', statuses = '[]', todo = '[]', failures = '0', considered = '0', tickets = '1'}
+-- Most texts that are kept once for all deliveries; what would be one more is kept whole.
+local MOST_PATTERNS = 64
+
+local patterns
+local function read_patterns()
+  if not patterns then patterns = redis.call('LRANGE', P .. 'patterns', 0, -1) end
+  return patterns
+end
+
+-- '#' and the number of a text that is `text` without `name`, where that stands last in it; `text`, where that cannot be.
+local function shortened(text, name)
+  local at, from = nil, 1
+  repeat
+    local found = string.find(text, name, from, true)
+    at, from = found or at, (found or 0) + 1
+  until not found or name == ''
+  if not at or name == '' or string.find(text, '\n', 1, true) then return text end
+  local pattern, known = string.sub(text, 1, at - 1) .. '\n' .. string.sub(text, at + #name), read_patterns()
+  for i, each in ipairs(known) do
+    if each == pattern then return '#' .. i end
+  end
+  if #known >= MOST_PATTERNS then return text end
+  redis.call('RPUSH', P .. 'patterns', pattern)
+  known[#known + 1] = pattern
+  return '#' .. #known
+end
+
+local function lengthened(text, name)
+  local number = string.match(text or '', '^#(%d+)$')
+  local pattern = number and read_patterns()[tonumber(number)]
+  if not pattern then return text end
+  local at = string.find(pattern, '\n', 1, true)
+  return string.sub(pattern, 1, at - 1) .. name .. string.sub(pattern, at + 1)
+end
+
+-- The fields of a delivery at rest as they were before; others as they are.
+local function expanded(fields, report)
+  if not fields.moments then return fields end
+  local i, first = 0, nil
+  for moment in string.gmatch(fields.moments .. ',', '(%-?%d*),') do
+    i = i + 1
+    if moment ~= '' then fields[MOMENTS[i]] = int(num(moment) + (first or 0)) end
+    first = first or num(moment)
+  end
+  fields.moments = nil
+  fields.reference = lengthened(fields.reference, report)
+  fields.ticket_url = lengthened(fields.ticket_url, fields.ticket_id)
+  return fields
+end
+
+local function write_anew(key, fields)
+  local flat = {}
+  for field, value in pairs(fields) do
+    flat[#flat + 1] = field
+    flat[#flat + 1] = value
+  end
+  redis.call('DEL', key)
+  redis.call('HSET', key, unpack(flat))
+end
+
+-- Somebody takes up a delivery that may be at rest.
+local function awake(key, report)
+  if redis.call('HEXISTS', key, 'moments') == 1 then write_anew(key, expanded((hash(key)), report)) end
+end
+
+local function scheduled(connector, report)
+  return redis.call('ZSCORE', P .. 'due:' .. connector, report) or redis.call('ZSCORE', P .. 'ready:' .. connector, report)
+end
+
+-- Lets a delivery rest, if it is time; `over`: one that has no ticket, or none any more, has nothing to be told. Answers whether it
+-- is at rest.
+local function rest(connector, report, over)
+  local key = delivery_key(connector, report)
+  if redis.call('HEXISTS', key, 'moments') == 1 then return true end
+  local its = hash(key)
+  if not its.created_at or its.owner or its.state == 'pending' or its.state == 'creating' then return false end
+  if not its.ended_at and (not over or its.state == 'created' or its.state == 'closed') then return false end
+  if string.sub(its.ticket_url or '', 1, 1) == '#' or scheduled(connector, report) then return false end
+  local moments = {its.created_at}
+  local told = its.ended_at or its.state == 'gone'
+  for i = 2, #MOMENTS do
+    local moment = its[MOMENTS[i]]
+    moments[i] = moment and int(num(moment) - num(its.created_at)) or ''
+    its[MOMENTS[i]] = nil
+  end
+  its.created_at = nil
+  its.moments = table.concat(moments, ',')
+  for field, value in pairs(EMPTY) do
+    if its[field] == value then its[field] = nil end
+  end
+  if its.facts then -- written by a version that kept them here
+    if redis.call('EXISTS', P .. 'report:' .. report) == 1 then
+      redis.call('HSETNX', P .. 'report:' .. report, 'facts:' .. connector, its.facts)
+    end
+    its.facts = nil
+  end
+  its.order = nil
+  its.reference = shortened(its.reference, report)
+  if its.ticket_url then its.ticket_url = shortened(its.ticket_url, its.ticket_id or '') end
+  write_anew(key, its)
+  if told then redis.call('DEL', P .. 'progress:' .. report .. ':' .. connector) end
+  return true
 end

@@ -10,4 +10,10 @@ redis.call('ZREM', P .. 'state:pending', member(connector, report))
 redis.call('ZREM', P .. 'waiting:' .. connector, report)
 redis.call('DEL', key, P .. 'progress:' .. report .. ':' .. connector, P .. 'history:' .. report .. ':' .. connector)
 touch(connector, report)
+local others = false
+for _, field in ipairs(redis.call('HKEYS', P .. 'meta')) do
+  local name = string.match(field, '^clock:(.+)$')
+  others = others or (name and redis.call('EXISTS', delivery_key(name, report)) == 1)
+end
+if not others then redis.call('DEL', P .. 'report:' .. report) end
 return 1

@@ -2,6 +2,7 @@
 -- until `retry` takes it up again. Answers the state before, 'busy' while a worker is at it, or '' when there is no such delivery.
 local report, connector = ARGV[3], ARGV[4]
 local key = delivery_key(connector, report)
+awake(key, report)
 adjust(connector, report)
 local delivery, exists = hash(key)
 if not exists then return '' end

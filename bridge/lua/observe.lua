@@ -8,19 +8,24 @@ local report, digest, snapshot, organization, severity = ARGV[4], ARGV[5], ARGV[
 local rank, connectors, over, adopt = tonumber(ARGV[9]), cjson.decode(ARGV[10]), ARGV[11] == '1', ARGV[12] == '1'
 local key = P .. 'report:' .. report
 local changed = redis.call('HGET', key, 'digest') ~= digest
+if changed and over and #connectors == 0 and redis.call('EXISTS', key) == 0 then return {} end -- nobody will ask for it
 if changed then
   redis.call('HINCRBY', key, 'version', 1)
   redis.call('HSET', key, 'digest', digest, 'snapshot', snapshot, 'organization', organization, 'severity', severity,
     'over', over and 1 or 0)
   redis.call('HSET', key, 'sent_at', ARGV[13])
-  if redis.call('HSETNX', key, 'seen_at', int(now)) == 1 and not over then count_report(severity) end
+  if redis.call('HSETNX', key, 'seen_at', int(now)) == 1 and not over and not delivered(report, connectors) then
+    count_report(severity)
+  end
 end
 if over then
+  redis.call('HSETNX', key, 'over_at', int(now))
   redis.call('ZREM', P .. 'open', report)
   redis.call('ZREM', P .. 'missing', report)
   redis.call('HDEL', key, 'missing_why', 'asked')
   rank = rank + 3 -- no end is as urgent as what is open
 else
+  redis.call('HDEL', key, 'over_at')
   listed(report)
 end
 local added, order = {}, int(rank * 1e13 + num(redis.call('HGET', key, 'seen_at')))

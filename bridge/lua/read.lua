@@ -4,9 +4,14 @@
 -- listed, then what the snapshot says; false where there is none. Stops when it had to read much: the caller asks for the rest.
 local MOST_READ = 250000
 local fields, wanted, found = cjson.decode(ARGV[4]), cjson.decode(ARGV[5]), {}
+local names = cjson.decode(ARGV[4])
+for _, name in ipairs({'moments', 'ticket_id'}) do names[#names + 1] = name end
 local read = 0
 for i, pair in ipairs(cjson.decode(ARGV[3])) do
-  local values = redis.call('HMGET', delivery_key(pair[2], pair[1]), unpack(fields))
+  local raw, its_fields, values = redis.call('HMGET', delivery_key(pair[2], pair[1]), unpack(names)), {}, {}
+  for n, name in ipairs(names) do its_fields[name] = raw[n] or nil end
+  its_fields = expanded(its_fields, pair[1])
+  for n, name in ipairs(fields) do values[n] = its_fields[name] or false end
   local its = redis.call('HMGET', P .. 'report:' .. pair[1], 'missing_why', #wanted > 0 and 'snapshot' or 'none')
   values[#fields + 1] = its[1]
   local readable, snapshot = pcall(cjson.decode, its[2] or '')

@@ -5,6 +5,7 @@
 -- Of two tickets the lower id is kept, the other is named. Answers the id kept.
 local report, connector, token, id, number, url = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local key = delivery_key(connector, report)
+awake(key, report)
 local delivery, exists = hash(key)
 if not exists then
   redis.call('HSET', key, 'reference', ARGV[11], 'order', ARGV[14], 'created_at', int(now), 'organization', ARGV[12],
@@ -62,7 +63,8 @@ redis.call('HDEL', key, 'doubt_at', 'looked', 'next_at', 'failures', 'lapsed', '
 -- A store that was lost meanwhile counts its versions anew: what was told is one of the past there, whatever its number.
 local told = math.min(num(ARGV[9]), num(redis.call('HGET', P .. 'report:' .. report, 'version')))
 if ARGV[19] ~= '' and (told > num(delivery.told) or not delivery.told) then
-  redis.call('HSET', key, 'told', int(told), 'facts', ARGV[19])
+  redis.call('HSET', key, 'told', int(told))
+  keep_facts(connector, report, ARGV[19])
 elseif told > num(delivery.told) then
   redis.call('HSET', key, 'told', int(told))
 end
@@ -83,6 +85,7 @@ if not keep and (not delivery.owner or delivery.owner == token) then
     schedule(connector, report, now)
   else
     unschedule(connector, report)
+    rest(connector, report)
   end
 end
 return id

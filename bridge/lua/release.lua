@@ -81,6 +81,7 @@ else
     schedule(connector, report, now)
   else
     unschedule(connector, report)
+    rest(connector, report)
   end
 end
 return 1

@@ -2,6 +2,7 @@
 -- is left; what was marked as handled is taken up again. Answers the state before, or '' when there is no such delivery.
 local report, connector = ARGV[3], ARGV[4]
 local key = delivery_key(connector, report)
+awake(key, report)
 adjust(connector, report)
 local delivery, exists = hash(key)
 if not exists then return '' end

@@ -12,7 +12,7 @@ if change.told then
   redis.call('HDEL', key, 'plan', 'planned_at')
   redis.call('HSET', key, 'told', int(math.max(num(delivery.told), change.told)))
 end
-if change.facts then redis.call('HSET', key, 'facts', change.facts) end
+if change.facts then keep_facts(connector, report, change.facts) end
 if change.ended == true and not delivery.ended_at then
   redis.call('HSET', key, 'ended_at', int(now))
   redis.call('HINCRBY', key, 'ends', 1)
