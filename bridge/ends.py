@@ -39,6 +39,8 @@ PATIENCE = 5.0
 PATIENCE_AFTER_WAITING = 61.0
 #: Reports read by themselves in one cycle.
 MOST_SINGLE_READS = 10
+#: Pages of the newest changes that are read for more than these: what ended may lie behind many reports that are new.
+MOST_PAGES = 10
 #: Seconds until a report that the source still calls open is asked for again, and one that it does not show.
 STILL_OPEN = 60.0
 NOT_SHOWN = 900.0
@@ -146,7 +148,8 @@ class Ends:
                 ]
                 wanted.difference_update(report.key for report in ended)
                 yield ended
-                if not wanted or page > len(missing) / PAGE_SIZE or older(reports, earliest):
+                enough = page > len(missing) / PAGE_SIZE and (len(wanted) <= MOST_SINGLE_READS or page >= MOST_PAGES)
+                if not wanted or enough or older(reports, earliest):
                     return
         except SourceError as error:
             if error.fatal:

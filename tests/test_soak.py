@@ -36,9 +36,9 @@ def sample(number: int, **changes: Any) -> dict[str, Any]:
             "cpu": number,
         },
         "states": {"created": 100 * number, "closed": 100 * number},
-        "delivery": SAME,
+        "times": {"shown": SAME, "sent": SAME, "over": SAME},
         "cycle": 0.5,
-        "due": 3,
+        "ready": 3,
         "pages": dict.fromkeys(PAGES, 0.05),
     } | changes
 
@@ -77,9 +77,10 @@ def test_a_soak_in_which_only_the_store_grows_is_as_promised() -> None:
         (("redis", "keys"), 30, "keys for each stored delivery"),
         (("redis", "broker_keys"), 1, "keys of Dramatiq"),
         (("redis", "clients"), 0.1, "connections"),
-        (("delivery", "p95"), 0.05, "shown to ticket"),
+        (("times", "shown", "p95"), 0.05, "shown to ticket"),
+        (("times", "over", "p95"), 0.1, "over to closed"),
         (("cycle",), 0.02, "cycle of the poller"),
-        (("due",), 1, "waiting"),
+        (("ready",), 1, "waiting"),
         (("pages", "/deliveries"), 0.01, "page /deliveries"),
     ],
 )

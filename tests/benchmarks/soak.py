@@ -28,7 +28,7 @@ from tests.benchmarks.curves import picture
 from tests.benchmarks.soak_report import Record
 from tests.benchmarks.soak_site import PROCESSES, Outside, Site
 from tests.benchmarks.soak_systems import BUDGET
-from tests.benchmarks.soak_verdict import percentile
+from tests.benchmarks.soak_verdict import middle_and_most
 
 #: Seconds between samples, and between lines of progress.
 EVERY, TOLD_EVERY = 10.0, 60.0
@@ -90,16 +90,11 @@ class Soak:
     def _sample(self) -> None:
         self.site.supervise()
         world = self.outside.ask("sample")
-        shown, sent = world.pop("since_shown"), world.pop("since_sent")
+        times = {name: middle_and_most(values) for name, values in world.pop("times").items()}
         sample: dict[str, Any] = {
             "at": round(self.now(), 1),
             "world": world,
-            "delivery": {
-                "p50": percentile(shown, 0.5),
-                "p95": percentile(shown, 0.95),
-                "most": max(shown, default=None),
-            },
-            "sent": {"p50": percentile(sent, 0.5), "p95": percentile(sent, 0.95)},
+            "times": times,
         }
         try:
             sample |= self.site.look()
@@ -123,16 +118,19 @@ class Soak:
 
 
 def _progress(sample: dict[str, Any]) -> str:
-    world, delivery = sample["world"], sample["delivery"]
+    world, shown, over = sample["world"], sample["times"]["shown"], sample["times"]["over"]
     parts = [
         f"{sample['at'] / 60:5.1f} min: {world['made']:,} reports, {world['tickets']:,} tickets, "
         f"{world['closed']:,} closed, {sum(world['faults'].values()):,} faults"
     ]
-    if delivery["p95"] is not None:
-        parts.append(f"shown to ticket {delivery['p50']:.2f} / {delivery['p95']:.2f} s")
+    if shown["p95"] is not None:
+        parts.append(f"shown to ticket {shown['p50']:.2f} / {shown['p95']:.2f} s")
+    if over["p95"] is not None:
+        parts.append(f"over to closed {over['p50']:.0f} / {over['p95']:.0f} s")
     if "redis" in sample:
         parts.append(" ".join(f"{each['memory']:.0f}" for each in sample["processes"].values()) + " MB")
-        parts.append(f"Redis {sample['redis']['memory']:.0f} MB, {sample['redis']['keys']:,} keys; due {sample['due']}")
+        parts.append(f"Redis {sample['redis']['memory']:.0f} MB, {sample['redis']['keys']:,} keys")
+        parts.append(f"{sample['ready']} wait for a slot")
     return "; ".join(parts)
 
 

@@ -139,7 +139,9 @@ class Record:
         return [
             Panel("memory of each process (MB)", [line(n, "processes", n, "memory") for n in self.processes]),
             Panel("open files of each process", [line(n, "processes", n, "files") for n in self.processes]),
-            Panel("shown to ticket (s)", [line("middle", "delivery", "p50"), line("95 %", "delivery", "p95")]),
+            Panel(
+                "shown to ticket (s)", [line("middle", "times", "shown", "p50"), line("95 %", "times", "shown", "p95")]
+            ),
             Panel("Redis for each stored delivery (kB)", [Line("memory", each)]),
         ]
 

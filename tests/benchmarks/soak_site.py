@@ -197,7 +197,7 @@ class Site:
         seen["states"] = counts
         cycle = self.client.hget("bridge:poll", "cycle_seconds")
         seen["cycle"] = float(cycle) if cycle else None
-        seen["due"] = self.client.zcount("bridge:due:psa", "-inf", (time.time() - 1) * 1000)
+        seen["ready"] = self.client.zcard("bridge:ready:psa")
         seen["pages"] = {path: self._get(path) for path in PAGES}
         return seen
 

@@ -25,6 +25,8 @@ ORGANIZATIONS = 20
 AGENTS = 40
 #: Requests a minute that the source's owner lets the bridge have: all that the vendor allows.
 BUDGET = 60
+#: Requests to the PSA at the same time. One that hangs keeps its place for `TIMEOUT` seconds.
+CONCURRENCY = 8
 #: One report in so many is being remediated by the vendor, which has a listing of its own.
 REMEDIATING = 10
 #: Seconds that a request to the PSA may take, and after which one that hangs is let go or carried out.
@@ -181,9 +183,8 @@ class LeanConnectWise(PretendConnectWise):
         self.references: dict[str, list[int]] = {}
         self.requests = 0
         self.closed: set[int] = set()
-        #: Seconds of tickets made since they were last asked for: from shown to ticket, and from sent to ticket.
-        self.since_shown: list[float] = []
-        self.since_sent: list[float] = []
+        #: Seconds of what was done since they were last asked for: from shown or sent to ticket, from over to closed.
+        self.times: dict[str, list[float]] = {"shown": [], "sent": [], "over": []}
         self._parts: dict[str, Any] = {}
 
     def _arrived(self, request: Received) -> Fault | None:
@@ -208,14 +209,20 @@ class LeanConnectWise(PretendConnectWise):
         now, report = time.time(), int(reference.rpartition("-")[2])
         shown = self.huntress.shown_at[report]
         if shown and len(self.references[reference]) == 1:
-            self.since_shown.append(now - shown)
-            self.since_sent.append(now - self.huntress.sent_at[report])
+            self.times["shown"].append(now - shown)
+            self.times["sent"].append(now - self.huntress.sent_at[report])
         return reply
 
     def _patch(self, request: Received, number: str) -> Reply:
         reply = super()._patch(request, number)
         changed = self.tickets[int(number)] = self._lean(self.tickets[int(number)])
-        (self.closed.add if changed["closedFlag"] else self.closed.discard)(int(number))
+        if not changed["closedFlag"]:
+            self.closed.discard(changed["id"])
+        elif changed["id"] not in self.closed:
+            self.closed.add(changed["id"])
+            ended = self.huntress.ended_at[int(changed["externalXRef"].rpartition("-")[2])]
+            if ended:
+                self.times["over"].append(time.time() - ended)
         return reply
 
     def keep_note(self, number: int, body: Row) -> Row:

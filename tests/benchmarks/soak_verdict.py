@@ -94,10 +94,12 @@ def curves(samples: Sequence[Sample], processes: Sequence[str], empty: Mapping[s
         Curve("Redis: memory for each stored delivery", "bytes", memory, 0.05, 0),
         Curve("Redis: keys of Dramatiq", "", _each(samples, "redis", "broker_keys"), 0, 10),
         Curve("Redis: connections", "", _each(samples, "redis", "clients"), 0, 4),
-        Curve("shown to ticket, middle", "s", _each(samples, "delivery", "p50"), 0.25, 0.3),
-        Curve("shown to ticket, 95 %", "s", _each(samples, "delivery", "p95"), 0.25, 1),
+        Curve("shown to ticket, middle", "s", _each(samples, "times", "shown", "p50"), 0.25, 0.3),
+        Curve("shown to ticket, 95 %", "s", _each(samples, "times", "shown", "p95"), 0.25, 1),
+        Curve("over to closed, middle", "s", _each(samples, "times", "over", "p50"), 0.25, 3),
+        Curve("over to closed, 95 %", "s", _each(samples, "times", "over", "p95"), 0.25, 5),
         Curve("one cycle of the poller", "s", _each(samples, "cycle"), 0.25, 0.3),
-        Curve("waiting for longer than a second", "", _each(samples, "due"), 0.25, 20),
+        Curve("waiting for a slot", "", _each(samples, "ready"), 0.25, 20),
         *(Curve(f"page {path}", "s", _each(samples, "pages", path), 0.5, 0.1) for path in PAGES),
     ]
 
@@ -123,6 +125,11 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     """The smallest value that so large a share of them does not exceed; None of nothing."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
+
+def middle_and_most(values: Sequence[float]) -> dict[str, float | None]:
+    """What a sample keeps of times."""
+    return {"p50": percentile(values, 0.5), "p95": percentile(values, 0.95), "most": max(values, default=None)}
 
 
 def table(results: Sequence[Flatness]) -> str:

@@ -17,7 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bridge.demo.webhook_sender import WebhookSender
-from tests.benchmarks.soak_systems import BUDGET, FAULTS, SOURCE_FAULTS, TIMEOUT, LeanConnectWise, LeanHuntress, Weather
+from tests.benchmarks.soak_systems import (
+    BUDGET,
+    CONCURRENCY,
+    FAULTS,
+    SOURCE_FAULTS,
+    TIMEOUT,
+    LeanConnectWise,
+    LeanHuntress,
+    Weather,
+)
 
 #: Seconds that a report is open, at least and at most.
 OPEN_FOR = (60.0, 120.0)
@@ -80,16 +89,14 @@ class World:
     def sample(self) -> dict[str, Any]:
         psa = self.connectwise
         with psa.lock:
-            shown, psa.since_shown = psa.since_shown, []
-            sent, psa.since_sent = psa.since_sent, []
+            times, psa.times = psa.times, {name: [] for name in psa.times}
             return {
                 "cpu": time.process_time(),
                 "made": len(self.huntress.sent_at) - 1,
                 "open": len(self.huntress.open),
                 "tickets": len(psa.tickets),
                 "closed": len(psa.closed),
-                "since_shown": shown,
-                "since_sent": sent,
+                "times": times,
                 "psa_requests": psa.requests,
                 "faults": dict(self.weather.names),
                 "source_faults": self.source_weather.met,
@@ -121,7 +128,7 @@ def main() -> None:
     with world.huntress, world.connectwise:
         tables = {
             "huntress": world.huntress.settings(requests_per_minute=BUDGET),
-            "connectors": {"psa": world.connectwise.settings(timeout=TIMEOUT, concurrency=6)},
+            "connectors": {"psa": world.connectwise.settings(timeout=TIMEOUT, concurrency=CONCURRENCY)},
         }
         print(json.dumps(tables), flush=True)  # noqa: T201 - read by the soak
         for line in sys.stdin:

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.demo import scenario
 from bridge.demo.server import Fault
-from bridge.ends import MOST_SINGLE_READS, NOT_SHOWN, STILL_OPEN
+from bridge.ends import MOST_PAGES, MOST_SINGLE_READS, NOT_SHOWN, STILL_OPEN
 from bridge.models import DeliveryState
 from tests.bridge.stage import Systems
 from tests.bridge.watch import MakeWatch, end_notes, ticket_closed
@@ -66,6 +66,37 @@ def test_twelve_hundred_end_at_once(make_watch: MakeWatch, source: WatchedHuntre
     assert len(source.changes()) == 3
     assert source.single_reads() == []
     assert len(source.listings()) == 2
+
+
+def test_what_ended_before_many_others_came_is_found_in_the_same_cycle(
+    make_watch: MakeWatch, source: WatchedHuntress
+) -> None:
+    """More than can be read one by one, behind a whole page of newer changes."""
+    source.add(*range(1, 61))
+    watch = make_watch()
+    watch.cycle()
+    for number in range(1, 61):
+        source.end(number)
+    source.add(*range(1001, 1601))
+    source.received.clear()
+    assert watch.cycle().complete
+    assert watch.over(*range(1, 61)) == list(range(1, 61))
+    assert (len(source.changes()), source.single_reads()) == (2, [])
+
+
+def test_what_cannot_be_found_among_the_newest_changes_is_looked_for_in_a_few_pages_only(
+    make_watch: MakeWatch, source: WatchedHuntress
+) -> None:
+    source.add(*range(1, 61))
+    watch = make_watch()
+    watch.cycle()
+    with source.lock:
+        source.reports.clear()
+    source.add(*range(1001, 1301))
+    source.page_size_cap = 20
+    source.received.clear()
+    watch.cycle()
+    assert (len(source.changes()), len(source.single_reads())) == (MOST_PAGES, MOST_SINGLE_READS)
 
 
 def test_one_that_ends_costs_one_single_read_and_no_other_listing(
