@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import structlog
 
 from bridge.embedded import server_binary
 from tests.faults.figures import table
@@ -114,6 +116,18 @@ class RedisServer:
         if empty:
             shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
         self.start()
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    """Logging may be configured; afterwards all is as it was."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

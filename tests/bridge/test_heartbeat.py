@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from bridge import logs
@@ -213,23 +212,18 @@ def test_a_changed_url_is_used_without_a_restart_and_none_sends_nothing(
     assert TOKEN not in problem, "what belongs to the old URL was left behind with it"
 
 
+@pytest.mark.usefixtures("logging_restored")
 @pytest.mark.parametrize(("path", "token"), PATHS)
 def test_the_url_is_nowhere_to_be_read(make: Callable[..., Stage], monitor: Monitor, path: str, token: str) -> None:
     stage = make(f"{monitor.url}{path}")
     stream = io.StringIO()
-    level = logging.getLogger().level
     logs.configure("debug", lambda: secrets(stage.runtime.settings), stream)
-    try:
-        monitor.fault("status", status=404, body={"message": f"no check {token if '3' in token else ''} at {path}"})
-        monitor.fault("drop")
-        for _ in range(3):
-            sender(stage).send()
-        said = [stream.getvalue(), repr(stage.runtime.settings), toml(stage.runtime.settings.masked()["alerts"])]
-        said += [str(stage.store.client.hgetall(stage.store.key("poll"))), str(status(stage.runtime))]
-    finally:
-        structlog.reset_defaults()
-        logging.getLogger().handlers.clear()
-        logging.getLogger().setLevel(level)
+    monitor.fault("status", status=404, body={"message": f"no check {token if '3' in token else ''} at {path}"})
+    monitor.fault("drop")
+    for _ in range(3):
+        sender(stage).send()
+    said = [stream.getvalue(), repr(stage.runtime.settings), toml(stage.runtime.settings.masked()["alerts"])]
+    said += [str(stage.store.client.hgetall(stage.store.key("poll"))), str(status(stage.runtime))]
     assert len(monitor.received) == 3
     assert "no check" in said[0]
     assert '"method": "GET", "url"' in said[0], "at this level addresses are logged"

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,15 +24,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def configured() -> Iterator[Callable[..., Any]]:
-    """Calls `logs.configure`; afterwards all is as it was."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield logs.configure
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
-    root.setLevel(level)
-    root.handlers[:] = handlers
+def configured(logging_restored: None) -> Callable[..., Any]:
+    return logs.configure
 
 
 HOSTILE = {

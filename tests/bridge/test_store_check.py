@@ -266,6 +266,7 @@ def test_whatever_is_done_to_the_indexes_is_mended(
     made_once(filled, systems)
 
 
+@pytest.mark.usefixtures("logging_restored")
 def test_the_command_says_what_it_found_and_mends_it(filled: Stage) -> None:
     def run(*arguments: str) -> tuple[int, str]:
         result = CliRunner().invoke(main, ["--config", str(filled.config), "store", "check", *arguments])
@@ -293,6 +294,7 @@ def test_the_command_says_what_it_found_and_mends_it(filled: Stage) -> None:
     assert run() == (0, "all well\n")
 
 
+@pytest.mark.usefixtures("logging_restored")
 def test_without_redis_the_command_ends_with_2(filled: Stage, tmp_path: Path) -> None:
     config = filled.config.read_text().replace("redis.sock", "nowhere.sock")
     other = tmp_path / "other.toml"
