@@ -147,6 +147,8 @@ def test_the_snapshot_goes_first_and_the_delivery_much_later(store: IdempotencyS
     store.clock_offset += 2 * DAY
     assert sweep(store) == (2, 0)
     assert store.report(1) is None
+    [shown] = store.read_deliveries([(1, CONNECTOR)])
+    assert (shown.ticket, shown.subject, shown.agent_id, shown.sent_at) == (ticket(1), "", None, "")
     assert keys_of(store, 1) == ["bridge:delivery:1:psa", "bridge:history:1:psa"]
     assert sweep(store) == (0, 0)
     store.clock_offset += 370 * DAY
