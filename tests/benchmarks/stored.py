@@ -42,11 +42,16 @@ end
 TICKET = 7_000_000
 
 
+def lead(store: IdempotencyStore) -> int:
+    """The number of whoever leads the polling, so that nobody is deposed; else of this process."""
+    return int(store.script("lead", "poller", store.client.get(store.key("leader:poller")) or "fill", 6000))
+
+
 def make_one(store: IdempotencyStore, number: int) -> None:
     """A report comes, has its ticket, changes, ends, and its snapshot is forgotten: all of it `AGO` days ago."""
     offset = store.clock_offset
     store.clock_offset = -AGO * DAY
-    leader = int(store.script("lead", "poller", "fill", 6000))
+    leader = lead(store)
     opened = IncidentReport(
         number, account_id=51234, organization_id=123456, severity="high", subject="HIGH - an incident on host WS-0042"
     )
@@ -77,8 +82,7 @@ def forget(store: IdempotencyStore) -> None:
     """One whole round with the default settings."""
     store.client.delete(store.key("forgetting"))
     while True:
-        leader = int(store.script("lead", "poller", "fill", 6000))
-        answer = store.answer("forget", leader, 50, round(30 * DAY * 1000), round(400 * DAY * 1000), 1000)
+        answer = store.answer("forget", lead(store), 50, round(30 * DAY * 1000), round(400 * DAY * 1000), 1000)
         if not answer[3]:
             return
 
