@@ -24,9 +24,8 @@ import click
 import psutil
 import redis
 
-from tests.benchmarks.curves import picture
 from tests.benchmarks.soak_report import Record
-from tests.benchmarks.soak_site import PROCESSES, Outside, Site
+from tests.benchmarks.soak_site import KILLED, PROCESSES, Outside, Site
 from tests.benchmarks.soak_systems import BUDGET
 from tests.benchmarks.soak_verdict import middle_and_most
 
@@ -49,7 +48,7 @@ class Soak:
         self.length = minutes * 60
         self.site = site
         self.outside = outside
-        self.record = Record(rate, [*PROCESSES], BUDGET)
+        self.record = Record(rate, [*PROCESSES], BUDGET, killed=KILLED)
         self.interrupted = threading.Event()
         self.began = time.monotonic()
         number = 1 if minutes < SHORT else None
@@ -66,12 +65,12 @@ class Soak:
         self.outside.ask("begin", f"http://127.0.0.1:{self.site.port}/webhooks/huntress")
         while self.now() < self.length and not self.interrupted.is_set():
             self.interrupted.wait(self._until_next())
+            self._sample()
+            record.seconds = self.now()
             while self.plan and self.plan[0][0] <= self.now():
                 _, name, do = self.plan.pop(0)
                 record.events.append((round(self.now(), 1), name))
                 do()
-            self._sample()
-            record.seconds = self.now()
         self.outside.ask("calm")
         click.echo(f"{record.seconds / 60:5.1f} min: no report comes any more; what came is worked off", err=True)
         while not self._complete() and self.now() < record.seconds + PATIENCE:
@@ -169,8 +168,7 @@ def main(minutes: float, rate: float, out: Path, seed: int) -> None:
         flat = record.judge()
         click.echo(record.told(flat))
         (out / "soak.json").write_text(json.dumps(record.summary(flat), indent=1), "utf-8")
-        seconds = [sample["at"] for sample in record.samples]
-        (out / "soak.svg").write_text(picture("the soak from beginning to end", seconds, record.panels()), "utf-8")
+        (out / "soak.svg").write_text(record.picture(), "utf-8")
     sys.exit(1 if record.problems else 0)
 
 
