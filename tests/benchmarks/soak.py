@@ -37,8 +37,9 @@ FAULTS = 0.01
 KILLS, RESTARTS = (0.45, 0.15, 0.3, 0.6, 0.75, 0.9), (0.65, 0.35)
 #: Minutes below which a soak is short.
 SHORT = 20.0
-#: Seconds that everything may take to be delivered and closed once no report comes any more.
-PATIENCE = 420.0
+#: Seconds that everything may take to be delivered and closed once no report comes any more. What met several faults
+#: waits for up to five minutes before it is tried again.
+PATIENCE = 900.0
 
 
 class Soak:
@@ -104,8 +105,10 @@ class Soak:
             click.echo(_progress(sample), err=True)
 
     def _complete(self) -> bool:
-        world = self.record.world
-        return bool(world and world["open"] == 0 and min(world["tickets"], world["closed"]) >= world["made"])
+        world, states = self.record.world, self.record.samples[-1].get("states", {}) if self.record.samples else {}
+        there = world and world["open"] == 0 and min(world["tickets"], world["closed"]) >= world["made"]
+        # A ticket may be closed, and the answer that says so lost: the bridge looks again, and then knows.
+        return bool(there and states.get("closed", 0) >= world["made"])
 
     def finish(self) -> None:
         """Ends the bridge's processes in order and takes down what they said."""
