@@ -122,11 +122,22 @@ def test_what_is_not_as_promised_is_said(changes: dict[str, Any], said: str) -> 
     assert said in seen.told(flat)
 
 
+def test_a_process_that_is_killed_now_and_then_is_not_judged_by_its_growth() -> None:
+    young = {"memory": 80.0, "files": 20, "threads": 10, "cpu": 2.0}
+    for killed, problems in (("", ["not flat: open files of worker"]), ("worker", [])):
+        seen = record(
+            [sample(n, processes={"poller": young, "worker": young | {"files": 10 + n}}) for n in range(1, 101)]
+        )
+        seen.killed = killed
+        seen.judge()
+        assert seen.problems == problems
+
+
 def test_a_soak_that_saw_nothing_can_still_say_so() -> None:
     seen = Record(20, PROCESSES, 60)
     assert "NOT AS PROMISED" in seen.told(seen.judge())
     assert seen.load() == {}
-    parsed(picture("none", [], seen.panels()))
+    parsed(seen.picture())
 
 
 def test_warm_up_and_what_comes_after_the_end_do_not_count() -> None:
@@ -153,7 +164,7 @@ def test_a_slope_and_a_percentile() -> None:
 
 def test_the_picture_has_four_panels_side_by_side_and_a_name_for_each_line() -> None:
     seen = record(LONG)
-    root = parsed(picture("<soak>", [each["at"] for each in seen.samples], seen.panels()))
+    root = parsed(seen.picture())
     panels = root.findall("{*}g")
     assert [panel.get("transform") for panel in panels] == [
         "translate(0 0)",
@@ -163,7 +174,7 @@ def test_the_picture_has_four_panels_side_by_side_and_a_name_for_each_line() -> 
     ]
     texts = [text.text for text in panels[0].iter("{http://www.w3.org/2000/svg}text")]
     assert {*PROCESSES, "memory of each process (MB)", "0", "40", "80", "15 min"} <= set(texts)
-    assert root.findtext("{*}title") == "<soak>"
+    assert root.findtext("{*}title")
     assert float(root.get("width", "")) == 800
 
 
@@ -179,7 +190,8 @@ def test_a_curve_has_a_gap_where_nothing_is_known_and_keeps_its_peaks() -> None:
 
 
 def test_a_panel_without_values_and_marks_of_time() -> None:
-    parsed(picture("empty", [0.0, 10.0], [Panel("none", [Line("a", [None, None])])]))
+    root = parsed(picture("<empty>", [0.0, 10.0], [Panel("none", [Line("a", [None, None])])]))
+    assert root.findtext("{*}title") == "<empty>"
     assert [*minutes(3600)] == [0, 10, 20, 30, 40, 50, 60]
     assert [*minutes(430)] == [0, 2, 4, 6]
     assert [*minutes(30)] == [0]

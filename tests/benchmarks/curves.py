@@ -11,7 +11,7 @@ from bridge.web.charts import round_up
 
 #: In units of the picture, which is drawn as many pixels wide.
 PANEL_WIDTH, PANEL_HEIGHT = 400.0, 240.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 46.0, 26.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 24.0, 46.0, 26.0
 #: Seen well on white and on black alike.
 COLOURS = ("#3b82c4", "#d9822b", "#3a9d5d", "#b0589b", "#8c7853", "#c2453f")
 GREY = "#808890"

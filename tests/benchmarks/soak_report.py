@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.benchmarks.curves import Line, Panel
+from tests.benchmarks.curves import Line, Panel, picture
 from tests.benchmarks.soak_verdict import Flatness, Sample, at, curves, judged, per_delivery, settled, table
 
 #: Most of the machine that all of it may need, for the figures to be the bridge's own.
@@ -24,6 +24,8 @@ class Record:
     processes: Sequence[str]
     #: Requests a minute to the source.
     budget: int
+    #: The process that was killed now and then, and is not judged by its growth; empty: none.
+    killed: str = ""
     samples: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     #: Seconds since the start, and what was done to the bridge then.
@@ -66,7 +68,8 @@ class Record:
             self.problems.append(f"{asked} requests to the source in a minute, of {self.budget}")
         kept = settled(self.samples, self.seconds)
         times = [sample["at"] for sample in kept]
-        results = [judged(curve, times) for curve in curves(kept, self.processes, self.empty)]
+        lasting = [name for name in self.processes if name != self.killed]
+        results = [judged(curve, times) for curve in curves(kept, lasting, self.empty)]
         flat = [result for result in results if result is not None]
         self.problems += [f"not flat: {result.curve.name}" for result in flat if not result.flat]
         if not flat:
@@ -127,16 +130,17 @@ class Record:
         ]
         return "\n".join([*lines, *([] if self.problems else ["All as promised."])])
 
-    def panels(self) -> list[Panel]:
-        """Of the picture."""
+    def picture(self) -> str:
+        """The SVG, of the time in which reports came."""
+        samples = [sample for sample in self.samples if sample["at"] <= self.seconds]
 
         def line(name: str, *path: str) -> Line:
-            return Line(name, [at(sample, *path) for sample in self.samples])
+            return Line(name, [at(sample, *path) for sample in samples])
 
-        begun = [sample for sample in self.samples if sample["at"] >= 30]  # before, there is little to divide by
+        begun = [sample for sample in samples if sample["at"] >= 30]  # before, there is little to divide by
         late = per_delivery(begun, "memory", 1e3, self.empty["memory"])
-        each = [*[None] * (len(self.samples) - len(begun)), *late]
-        return [
+        each = [*[None] * (len(samples) - len(begun)), *late]
+        panels = [
             Panel("memory of each process (MB)", [line(n, "processes", n, "memory") for n in self.processes]),
             Panel("open files of each process", [line(n, "processes", n, "files") for n in self.processes]),
             Panel(
@@ -144,6 +148,7 @@ class Record:
             ),
             Panel("Redis for each stored delivery (kB)", [Line("memory", each)]),
         ]
+        return picture("the soak from beginning to end", [sample["at"] for sample in samples], panels)
 
 
 def _rising(samples: Sequence[Sample], *path: str) -> float:

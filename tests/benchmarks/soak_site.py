@@ -24,8 +24,10 @@ from tests.conftest import RedisServer
 
 #: The command as it is installed beside this Python.
 COMMAND = str(Path(sys.executable).with_name("huntress-bridge"))
-#: By name, the command's argument. The second worker is the one that is killed now and then.
+#: By name, the command's argument.
 PROCESSES = {"poller": "poller", "worker 1": "worker", "worker 2": "worker", "web": "web"}
+#: The one that is killed now and then. It is always young, so that its curves say nothing of growth.
+KILLED = "worker 2"
 MEGABYTE = 1e6
 #: How a line of the log says its level.
 LEVELS = {level: f'"level": "{level}"'.encode() for level in ("info", "warning", "error", "critical")}
@@ -59,7 +61,7 @@ class Outside:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit(f"the pretend systems ended; see {self._log.name}")
+            raise RuntimeError(f"the pretend systems ended: {Path(self._log.name).read_text()[-2000:]}")
         told: dict[str, Any] = json.loads(answer)
         return told
 
@@ -159,14 +161,14 @@ class Site:
         deadline = time.monotonic() + 60
         while any(b'"ready"' not in role.log.read_bytes() for role in self.roles):
             if time.monotonic() > deadline or any(role.process.poll() is not None for role in self.roles):
-                raise SystemExit("\n".join(role.log.read_text("utf-8")[-2000:] for role in self.roles))
+                raise RuntimeError("\n".join(role.log.read_text("utf-8")[-2000:] for role in self.roles))
             time.sleep(0.1)
 
     def restart_redis(self) -> None:
         self.server.restart()
 
     def kill_worker(self) -> None:
-        role = self.roles[2]
+        role = next(role for role in self.roles if role.name == KILLED)
         role.kill()
         role.again()
 
@@ -226,10 +228,11 @@ class Site:
 
     def stop(self) -> list[str]:
         """SIGTERM to everything; who did not end in order."""
-        for role in self.roles:
+        started = [role for role in self.roles if role.starts]
+        for role in started:
             role.process.send_signal(signal.SIGTERM)
         wrong = []
-        for role in self.roles:
+        for role in started:
             try:
                 code = role.process.wait(60)
             except subprocess.TimeoutExpired:

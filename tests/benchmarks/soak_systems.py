@@ -26,7 +26,7 @@ AGENTS = 40
 #: Requests a minute that the source's owner lets the bridge have: all that the vendor allows.
 BUDGET = 60
 #: Requests to the PSA at the same time. One that hangs keeps its place for `TIMEOUT` seconds.
-CONCURRENCY = 8
+CONCURRENCY = 16
 #: One report in so many is being remediated by the vendor, which has a listing of its own.
 REMEDIATING = 10
 #: Seconds that a request to the PSA may take, and after which one that hangs is let go or carried out.
