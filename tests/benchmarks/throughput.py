@@ -263,7 +263,9 @@ def measure(runs: int) -> list[Row]:
         by_ticket("processor time per ticket, workers", "ms", "cpu"),
         by_ticket("processor time per ticket, Redis", "ms", "redis_cpu"),
         Row("processor time per ticket, poller and dispatcher", "ms", [each.dispatcher_cpu for each in own]),
-        Row("connections to the ticket system", "", [each.connections for each in own], WORKERS * (CONCURRENCY + 1) + 1),
+        Row(
+            "connections to the ticket system", "", [each.connections for each in own], WORKERS * (CONCURRENCY + 1) + 1
+        ),
     ]
     for workers in (1, 2, 4, 8):
         ideal = min(SLOW_LIMIT, workers * SLOW_THREADS) / (2 * SLOW)
