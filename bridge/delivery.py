@@ -242,7 +242,7 @@ class Turn:
     def is_quiet(self) -> bool:
         """Do quiet hours or maintenance hold this back? It is asked again at their end, and each hour."""
         report = self.claim.report
-        now = datetime.fromtimestamp(self.store.now(), UTC)
+        now = datetime.fromtimestamp(self.claim.claimed_at, UTC)
         held = held_until(self.service.settings, self.around.zone, report, now) if report else None
         if held is None:
             return False
@@ -383,6 +383,7 @@ class Turn:
             self.refused(gate)
             return
         self.lease.renewed_at = asked_at  # not the time of the answer: this process may have been frozen in between
+        self.lease.served(asked_at)
         self.in_doubt = False
         self.sending = True
         self.log.info("creating")
@@ -628,7 +629,9 @@ class Turn:
     def look_at_status(self, ref: TicketRef) -> float | None:
         """Workflow rules change a status right after the creation; that says nothing about people."""
         made_at = self.claim.made_at or self.claim.recorded_at  # a store lost meanwhile knows the latter only
-        age = self.store.now() - made_at if made_at is not None else 0.0  # made in this turn
+        if made_at is None:  # made in this turn
+            return reconcile.LOOK_AT_STATUS
+        age = self.store.now() - made_at
         if 0 <= age < reconcile.LOOK_AT_STATUS:
             return reconcile.LOOK_AT_STATUS - age
         if 0 <= age <= reconcile.FRESH:

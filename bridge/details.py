@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 #: Seconds that a ticket waits for details, all together.
 PATIENCE = 5.0
 
+#: Seconds for which an organization that was read from the store is not read again.
+REMEMBERED = 5.0
+
 Found = TypeVar("Found", Organization, Agent)
 
 
@@ -42,6 +45,8 @@ class Details:
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="details")
         self._asked: dict[str, Future[Organization | Agent]] = {}
         self._lock = threading.Lock()
+        #: By id, with the time at which it was read.
+        self._organizations: dict[int, tuple[float, Organization]] = {}
 
     def of(self, report: IncidentReport, patience: float = PATIENCE) -> tuple[Organization | None, Agent | None, bool]:
         """(organization, agent, are some still to come?). Gone agents are not waited for."""
@@ -52,7 +57,7 @@ class Details:
         if report.organization_id is not None:
             organization, missing = self._get(
                 f"organization {report.organization_id}",
-                self.books.organization(report.organization_id),
+                self._known_organization(report.organization_id),
                 partial(_organization, report.organization_id),
                 self.books.save_organization,
                 until,
@@ -68,6 +73,16 @@ class Details:
             )
             late = late or missing
         return organization, agent, late
+
+    def _known_organization(self, organization_id: int) -> Organization | None:
+        """As stored, now or some seconds ago: many reports name the same few."""
+        at, known = self._organizations.get(organization_id, (0.0, None))
+        now = time.monotonic()
+        if known is None or now - at > REMEMBERED:
+            known = self.books.organization(organization_id)
+            if known is not None:
+                self._organizations[organization_id] = now, known
+        return known
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -119,6 +119,7 @@ class Claim:
     #: As stored; None: it cannot be read, another version wrote it.
     report: IncidentReport | None
     progress: Mapping[str, str]
+    claimed_at: float = 0.0
     #: What the ticket was told, as `bridge.news.facts` wrote it; '': not known.
     facts: str = ""
     #: What this or an earlier turn was about to tell the ticket (`bridge.following`), and since when a request for it
@@ -268,6 +269,12 @@ class IdempotencyStore(Reading):
             return self._remembered.get(field, "")
         self._remembered[field] = value
         return value
+
+    def recall_all(self, *fields: str) -> list[str]:
+        """As `recall` for each, in one round trip."""
+        values = cast("list[str | None]", self.client.hmget(self.key("meta"), list(fields)))
+        self._remembered |= {field: value for field, value in zip(fields, values, strict=True) if value is not None}
+        return [self._remembered.get(field, "") for field in fields]
 
     def answer(self, name: str, *arguments: object) -> Any:
         """As `script`, but notices a rebirth (once more with the new mark) and a lost leadership."""
@@ -436,7 +443,7 @@ class IdempotencyStore(Reading):
         )
         if answer[0] != "claimed":
             return cast(str, answer[0])
-        fields, report, progress = (_pairs(flat) for flat in answer[1:])
+        fields, report, progress = (_pairs(flat) for flat in answer[1:4])
         return Claim(
             report_id=report_id,
             connector=connector,
@@ -462,6 +469,7 @@ class IdempotencyStore(Reading):
             version=number(report.get("version")),
             report=stored_report(report.get("snapshot")),
             progress=progress,
+            claimed_at=int(answer[4]) / 1000,
             facts=report.get(f"facts:{connector}") or fields.get("facts", ""),
             plan=fields.get("plan", ""),
             planned_at=seconds(fields.get("planned_at")) or None,

@@ -22,6 +22,8 @@ LEASE_LOST = "this worker lost its lease on the delivery; whoever holds it now g
 RENEW_EVERY = 2.0
 #: Seconds before a lease's end from which on nothing new is sent under it.
 MARGIN = 1.0
+#: Seconds for which a script's word that a connector is served is as good as asking again right before a request.
+SERVED = 0.1
 #: Seconds beyond a request's own time-out after which a step counts as hung.
 STEP_MARGIN = 5.0
 
@@ -42,6 +44,16 @@ class Lease:
         self.lost = False
         self.overdue = False
         self.deadline = asked_at + LEASE
+        self._served_at: float | None = asked_at
+
+    def served(self, asked_at: float) -> None:
+        """A script that was asked at `asked_at` found the claim's connector served, as the claim itself did."""
+        self._served_at = asked_at
+
+    def still_served(self, connector: str) -> bool:
+        """Was `connector` found served a moment ago? Good for one request, whose answer may pause the connector."""
+        asked_at, self._served_at = self._served_at, None
+        return connector == self.claim.connector and asked_at is not None and self.clock() - asked_at < SERVED
 
     def step(self, seconds: float) -> None:
         """A new step begins; when it outlives `seconds`, the lease is no longer renewed."""
@@ -176,6 +188,8 @@ class Gate:
         if lease is not None:
             lease.check()
             lease.step(self.timeout + STEP_MARGIN)
+            if lease.still_served(self.connector):
+                return
         if getattr(self._thread, "probing", False):
             return
         try:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from pathlib import Path
@@ -190,10 +190,24 @@ class TicketRendering:
         self._guard = guard
         self._seconds = guard.template_seconds
         self._until = time.monotonic() + guard.ticket_seconds
+        #: What was rendered ahead of being asked for.
+        self._ahead: list[tuple[Job, str]] = []
+
+    def ahead(self, jobs: Sequence[Job]) -> None:
+        """Renders all of these in one go, a trip to the helper for each being dear; `render` hands them out.
+
+        From the first that fails on, whatever the reason, `render` does each by itself.
+        """
+        with suppress(_Ended, OSError):  # a TimeoutError is one, too
+            answers = json.loads(self._ask(pickle.dumps((list(jobs), self._seconds))))
+            self._ahead = [(job, answer[0]) for job, answer in zip(jobs, answers, strict=False) if len(answer) == 1]
 
     def render(self, job: Job) -> str:
         """The text that a template makes. Raises `TemplateFailure`."""
-        message = pickle.dumps((job, self._seconds))
+        for done, text in self._ahead:
+            if done == job:
+                return text
+        message = pickle.dumps(([job], self._seconds))
         try:
             try:
                 answer = self._ask(message)
@@ -208,7 +222,7 @@ class TicketRendering:
         except OSError as error:
             failure = TemplateFailure(job.what, f"the process that renders it cannot be started: {error}")
         else:
-            text, *failed = json.loads(answer)
+            text, *failed = json.loads(answer)[0]
             if not failed:
                 return str(text)
             failure = TemplateFailure(text, failed[0], overdue=failed[1])

@@ -94,6 +94,8 @@ class Renderer:
         texts: dict[str, str] = {}
         parts = self._connector.parts()
         with nullcontext() if plain else self._guard.ticket() as rendering:
+            if rendering is not None:
+                rendering.ahead([self._job(part, view) for part in parts])
             for part in parts:
                 texts[part.name] = self._part(part, rendering, view, problems)
             fields = self._render_fields(rendering, view, problems)
@@ -190,15 +192,17 @@ class Renderer:
     def _render_part(
         self, part: TemplatePart, rendering: TicketRendering, view: TicketView, note: NoteView | None = None
     ) -> str:
-        html = part.name == "html"
-        what = f"template {self._files.where(part.file)}"
-        job = Job(self._templates, view, what, file=part.file, html=html, limit=part.limit, note=note)
+        job = self._job(part, view, note)
         text = _finished(rendering.render(job), part)
         if not text:
-            raise TemplateFailure(what, "it rendered nothing")
-        if html and part.limit is not None and size(text) > part.limit:
-            raise TemplateFailure(what, f"{size(text):,} characters where {part.limit:,} fit")
+            raise TemplateFailure(job.what, "it rendered nothing")
+        if job.html and part.limit is not None and size(text) > part.limit:
+            raise TemplateFailure(job.what, f"{size(text):,} characters where {part.limit:,} fit")
         return text
+
+    def _job(self, part: TemplatePart, view: TicketView, note: NoteView | None = None) -> Job:
+        what = f"template {self._files.where(part.file)}"
+        return Job(self._templates, view, what, file=part.file, html=part.name == "html", limit=part.limit, note=note)
 
     def _render_sample_notes(
         self, kind: NoteKind, part: TemplatePart, rendering: TicketRendering, view: TicketView

@@ -258,10 +258,8 @@ class Runtime:
         return Surroundings(assembly.services, assembly.companies, self.details, self.account, assembly.settings.zone)
 
     def account(self) -> Account | None:
-        stored = self.store.recall("account_id")
-        if not stored:
-            return None
-        return Account(int(stored), self.store.recall("account_name"), self.store.recall("subdomain"))
+        number, name, subdomain = self.store.recall_all("account_id", "account_name", "subdomain")
+        return Account(int(number), name, subdomain) if number else None
 
     def queue_depth(self) -> int:
         """Messages in Dramatiq's queue that no worker has fetched yet. Raises `redis.RedisError`."""

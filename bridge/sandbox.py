@@ -127,7 +127,8 @@ class _Clock:
 def serve(descriptor: int) -> None:
     """Renders what comes in over a connection, until its other end is closed. For a process of its own.
 
-    A message is a pickled `(Job, seconds of processor time)`; its answer is JSON, `[text]` or `[where, why, overdue]`.
+    A message is a pickled `([Job, …], seconds of processor time for each)`. Its answer is JSON: for each job until the
+    first that fails, and for that one, `[text]` or `[where, why, overdue]`.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # whoever stops the bridge lets it finish; then the connection closes
@@ -140,14 +141,15 @@ def serve(descriptor: int) -> None:
 
 
 def _answer_all(connection: Connection, clock: _Clock) -> NoReturn:
-    answer: list[Any]
     while True:
-        job, seconds = pickle.loads(connection.recv_bytes())  # noqa: S301 - from the process that started this one
+        jobs, seconds = pickle.loads(connection.recv_bytes())  # noqa: S301 - from the process that started this one
+        answers: list[list[Any]] = []
         try:
-            answer = [clock.render(job, seconds)]
+            for job in jobs:
+                answers.append([clock.render(job, seconds)])
         except TemplateFailure as failure:
-            answer = [failure.where, failure.why, failure.overdue]
-        connection.send_bytes(json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            answers.append([failure.where, failure.why, failure.overdue])
+        connection.send_bytes(json.dumps(answers, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def _limit_memory() -> None:

@@ -50,6 +50,8 @@ _HUGE_REFERENCE = re.compile("&#(?:[0-9]{9,}|[xX][0-9a-fA-F]{9,});?")
 
 def clean(text: str) -> str:
     """`text` with every kind of line break as a line feed, and without characters that hide, reorder or control."""
+    if text.isprintable():  # so is nothing of what is looked for, and most texts are
+        return text
     return _SURROGATES.sub("\ufffd", _UNWANTED.sub("", _BREAKS.sub("\n", text)))
 
 
@@ -68,6 +70,8 @@ def spelled(character: str) -> str:
 
 def one_line(text: str) -> str:
     """`text` cleaned, its lines joined by single spaces; spaces within a line are kept."""
+    if text.isprintable():
+        return text.strip()
     lines = (line.strip() for line in clean(text).replace("\t", " ").split("\n"))
     return " ".join(line for line in lines if line)
 
@@ -79,7 +83,7 @@ def no_bullets(text: str) -> str:
 
 def size(text: str) -> int:
     """Length as ticket systems on .NET and SQL Server count it: in UTF-16 units, an emoji is two."""
-    return len(text) + sum(character > "\uffff" for character in text)
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _cut(text: str, room: int) -> str:

@@ -311,7 +311,7 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 class DeadlineAdapter(requests.adapters.HTTPAdapter):
-    """Transport for a `requests.Session`, to be used inside `attempt`; never sends anything twice by itself."""
+    """Transport of `requests`, to be used inside `attempt`; never sends anything twice by itself."""
 
     def __init__(self) -> None:
         super().__init__(pool_connections=10, pool_maxsize=POOL_SIZE, max_retries=0)

@@ -33,16 +33,16 @@ def redact(text: str, secrets: Sequence[str]) -> str:
     Base64 is recognized wherever the secret stands in the encoded text, so `user:secret` needs no mention of its own;
     the whole encoded word goes. Secrets shorter than `SHORTEST_SECRET` characters are not looked for.
     """
-    worth = tuple(sorted({secret for secret in secrets if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True))
-    if not worth:
-        return text
-    for pattern in _patterns(worth):
+    for pattern in _patterns(tuple(secrets)):
         text = pattern.sub("***", text)
     return text
 
 
 @lru_cache(maxsize=64)
-def _patterns(secrets: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+def _patterns(given: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
+    secrets = sorted({secret for secret in given if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True)
+    if not secrets:
+        return ()
     encoded = sorted({core for secret in secrets for core in _base64_cores(secret)}, key=len, reverse=True)
     # Only from the start of a word, or a long word would be searched once from each of its characters.
     words = rf"(?<![\w+/-])[\w+/-]*(?:{'|'.join(map(re.escape, encoded))})[\w+/-]*=*"

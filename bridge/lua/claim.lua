@@ -1,5 +1,6 @@
 -- Takes a delivery for one owner. ARGV: report, connector, owner token, lease in ms, slot group, concurrency, JSON of the
--- look-up offsets in ms. Answers {'claimed', delivery, report} as flat field lists, or {why not}.
+-- look-up offsets in ms. Answers {'claimed', delivery, report, progress, time in ms}, the hashes as flat field lists, or
+-- {why not}.
 if not same_birth() then return {'reborn'} end
 local report, connector, token, lease, group = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local limit, offsets = tonumber(ARGV[8]), cjson.decode(ARGV[9])
@@ -86,4 +87,4 @@ redis.call('HSET', key, 'owner', token, 'lease_until', int(lease_until), 'group'
 redis.call('ZADD', P .. 'slots:' .. group, int(lease_until), member(connector, report))
 schedule(connector, report, lease_until)
 return {'claimed', redis.call('HGETALL', key), redis.call('HGETALL', P .. 'report:' .. report),
-  redis.call('HGETALL', P .. 'progress:' .. report .. ':' .. connector)}
+  redis.call('HGETALL', P .. 'progress:' .. report .. ':' .. connector), int(now)}

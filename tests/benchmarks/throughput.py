@@ -32,8 +32,9 @@ from tests.end_to_end.conftest import Bridge, World, wait_until
 TICKETS, WORKERS = 1500, 2
 #: Requests that ours may have under way, and threads of each Dramatiq process.
 CONCURRENCY, THREADS = 16, 8
-#: The slow ticket system: seconds that each answer takes, threads of a worker, the connector's limit, tickets per slot.
-SLOW, SLOW_THREADS, SLOW_LIMIT, PER_SLOT = 0.2, 4, 32, 10
+#: The slow ticket system: seconds that each answer takes, requests at a time that the connector's limit rises by with
+#: each worker (a worker never has fewer threads than the limit), tickets for each of those.
+SLOW, SLOTS_EACH, PER_SLOT = 0.2, 4, 10
 FOLDER = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 
@@ -149,7 +150,7 @@ def timed(server: TicketServer, redis: RedisServer, tickets: int, workers: Seque
 
 @contextlib.contextmanager
 def bridge_at_work(
-    folder: Path, redis: RedisServer, server: TicketServer, workers: int, tickets: int, concurrency: int, threads: int
+    folder: Path, redis: RedisServer, server: TicketServer, workers: int, tickets: int, concurrency: int
 ) -> Iterator[tuple[list[int], int]]:
     """Ours with so many reports ready, as many at the shut gate as may be: the workers' ids and the poller's."""
     with contextlib.ExitStack() as stack:
@@ -165,7 +166,7 @@ def bridge_at_work(
         bridge = Bridge(
             folder,
             world,
-            {"connectors": {"psa": table}, "redis": {"url": redis.url}, "worker": {"threads": threads}},
+            {"connectors": {"psa": table}, "redis": {"url": redis.url}},
         )
         stack.callback(bridge.end)
         world.report(1, agent_id=None)
@@ -179,27 +180,25 @@ def bridge_at_work(
             world.reports(tickets, first=2, agent_id=None)
             poller = bridge.start("poller")
             wait_until(lambda: client.zcard("bridge:waiting:psa") == tickets, 60)
-        held = min(concurrency, workers * threads) if threads else concurrency
-        wait_until(lambda: server.steer()["held"] >= held, 30)
+        wait_until(lambda: server.steer()["held"] >= concurrency, 30)
         yield processes, poller.pid
 
 
 def ours(workers: int = WORKERS, tickets: int = TICKETS) -> Drain:
     with (
         ground() as (folder, redis, server),
-        bridge_at_work(folder, redis, server, workers, tickets, CONCURRENCY, 0) as (processes, poller),
+        bridge_at_work(folder, redis, server, workers, tickets, CONCURRENCY) as (processes, poller),
     ):
         return timed(server, redis, tickets, processes, poller)
 
 
 def slow(workers: int) -> float:
     """Tickets per second when the ticket system takes its time."""
-    tickets = PER_SLOT * min(SLOW_LIMIT, workers * SLOW_THREADS)
+    slots = SLOTS_EACH * workers
     with ground() as (folder, redis, server):
         server.steer(answer_after=SLOW)
-        how = (workers, tickets, SLOW_LIMIT, SLOW_THREADS)
-        with bridge_at_work(folder, redis, server, *how) as (processes, poller):
-            return timed(server, redis, tickets, processes, poller).rate
+        with bridge_at_work(folder, redis, server, workers, PER_SLOT * slots, slots) as (processes, poller):
+            return timed(server, redis, PER_SLOT * slots, processes, poller).rate
 
 
 def peer(name: str, tickets: int = TICKETS) -> Drain:
@@ -263,12 +262,15 @@ def measure(runs: int) -> list[Row]:
         by_ticket("processor time per ticket, workers", "ms", "cpu"),
         by_ticket("processor time per ticket, Redis", "ms", "redis_cpu"),
         Row("processor time per ticket, poller and dispatcher", "ms", [each.dispatcher_cpu for each in own]),
-        Row("connections to the ticket system", "", [each.connections for each in own], CONCURRENCY * 2.0),
+        Row(
+            "connections to the ticket system", "", [each.connections for each in own], WORKERS * (CONCURRENCY + 1) + 1
+        ),
     ]
     for workers in (1, 2, 4, 8):
-        ideal = min(SLOW_LIMIT, workers * SLOW_THREADS) / (2 * SLOW)
-        figure = f"tickets per second, {workers} workers of {SLOW_THREADS} threads, each answer takes {SLOW} s"
-        note = f"{ideal:g} is what {SLOW_LIMIT} at a time, or as many as there are threads, can be"
+        slots = SLOTS_EACH * workers
+        ideal = slots / (2 * SLOW)
+        figure = f"tickets per second, {workers} workers, concurrency {slots}, each answer takes {SLOW} s"
+        note = f"{ideal:g} if nothing but the ticket system took time"
         rows.append(Row(figure, "1/s", [slow(workers) for _ in range(runs)], 0.9 * ideal, more=True, note=note))
     return rows
 

@@ -10,7 +10,7 @@ import redis
 
 from bridge.broker import store_client
 from bridge.idempotency import LEASE, Claim, IdempotencyStore
-from bridge.leases import MARGIN, Gate, LeaseKeeper
+from bridge.leases import MARGIN, SERVED, Gate, LeaseKeeper
 from bridge.models import IncidentReport
 from connectors.base import Unavailable
 from tests.conftest import RedisServer
@@ -167,6 +167,25 @@ def test_the_gate_holds_back_what_a_paused_connector_would_send(store: Idempoten
     gate()
 
 
+def test_what_a_script_just_found_served_is_not_asked_for_again(
+    store: IdempotencyStore, keeper: LeaseKeeper, clock: Clock
+) -> None:
+    gate, other = Gate(store, keeper, "psa"), Gate(store, keeper, "desk")
+    with keeper.hold(claim(store), clock()) as lease:
+        for connector in ("psa", "desk"):
+            store.pause(connector, "rate", 30, "too many requests")
+        gate()  # by the claim's word
+        with pytest.raises(Unavailable, match="paused"):
+            gate()  # what the first request was told may have paused it
+        lease.served(clock())
+        with pytest.raises(Unavailable, match="paused"):
+            other()  # nothing was said of this one
+        lease.served(clock())
+        clock.now += SERVED
+        with pytest.raises(Unavailable, match="paused"):
+            gate()
+
+
 def test_a_probe_under_a_lost_lease_sends_nothing(store: IdempotencyStore, keeper: LeaseKeeper, clock: Clock) -> None:
     gate = Gate(store, keeper, "psa")
     with keeper.hold(claim(store), clock()), gate.probing():
@@ -186,6 +205,7 @@ def test_while_redis_is_away_nothing_is_sent_and_renewing_goes_on_after(
     gate = Gate(store, keeper, "psa")
     with keeper.hold(claim(store), clock()) as lease:
         server.stop()
+        clock.now += SERVED
         with pytest.raises(Unavailable, match="store"):
             gate()
         with pytest.raises(redis.RedisError):
