@@ -1,7 +1,7 @@
 """What is due? Enqueues it as soon as its connector has room, most urgent first.
 
 New reports and finished deliveries wake the dispatcher at once; else it sleeps until the next delivery is due. As the
-safety net it reads once a second whether anything is due. Retry, crash recovery and lost messages are this one mechanism;
+safety net it reads once a second whether anything is. Retry, crash recovery and lost messages are this one mechanism;
 the queue is only a hint.
 """
 
