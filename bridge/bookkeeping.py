@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
+import redis
 from pydantic import TypeAdapter
 
 from bridge.idempotency import IdempotencyStore
@@ -206,13 +207,6 @@ class Bookkeeping:
         self.client.hset(name, key, json.dumps(entry))
         return True
 
-    def keep_quarantined(self, keys: Iterable[str]) -> None:
-        """After a complete listing: what was mended, or is no longer open, leaves the quarantine."""
-        name = self.store.key("quarantine")
-        gone = set(cast("list[str]", self.client.hkeys(name))) - set(keys)
-        if gone:
-            self.client.hdel(name, *gone)
-
     def quarantined_count(self) -> int:
         return self.client.hlen(self.store.key("quarantine"))
 
@@ -227,7 +221,19 @@ class Bookkeeping:
 
     def save_poll(self, **changes: str | float | None) -> None:
         """Writes fields of `PollState`."""
-        self.client.hset(
+        self._save_poll(self.client, changes)
+
+    def poll_completed(self, at: float, seconds: float, quarantined: Iterable[str]) -> None:
+        """A poll was complete: its start, its length. What it did not quarantine was mended, or is no longer open."""
+        name, pipeline = self.store.key("quarantine"), self.client.pipeline(transaction=False)
+        pipeline.hkeys(name)
+        self._save_poll(pipeline, {"last_complete_at": at, "cycle_seconds": seconds, "error": ""})
+        kept, _ = pipeline.execute()
+        if gone := set(kept) - set(quarantined):
+            self.client.hdel(name, *gone)
+
+    def _save_poll(self, client: redis.Redis, changes: Mapping[str, str | float | None]) -> None:
+        client.hset(
             self.store.key("poll"),
             mapping={name: "" if value is None else str(value) for name, value in changes.items()},
         )
@@ -280,12 +286,12 @@ class Bookkeeping:
 
     def beat(self, role: str, problem: str = "") -> None:
         """This process says that it does its work as `role`, or why it does not."""
-        now, key = self.store.now(), self.store.key("heartbeats")
-        self.client.hset(key, _beating(role), json.dumps({"at": now, "problem": problem}))
-        beats = cast("dict[str, str]", self.client.hgetall(key))
-        gone = [name for name, entry in beats.items() if abs(now - json.loads(entry)["at"]) > HEARTBEAT_KEPT]
-        if gone:
-            self.client.hdel(key, *gone)
+        self.beat_all({role: problem})
+
+    def beat_all(self, problems: Mapping[str, str]) -> None:
+        """`beat` for several roles at once: for each, why this process does not do its work ('' while it does)."""
+        beats = [text for role, problem in problems.items() for text in (_beating(role), problem)]
+        self.store.script("beat", HEARTBEAT_KEPT * 1000, *beats)
 
     def leave(self, role: str) -> None:
         """A clean stop: this process is not expected to beat any more."""
