@@ -3,7 +3,8 @@
 Every transition is one atomic Lua script (`bridge/lua`) that checks the owner's token, the store's birth mark and, for
 poller and dispatcher, the leader's number. Times are Redis' own; `clock_offset` shifts them, for tests.
 
-Redis lay-out, under the prefix ``<namespace>:``
+Redis lay-out, under the prefix ``<namespace>:``. A key that is not said to go grows only with what is open, or
+is one for each connector, organization, process or cause.
 
 ===================================  ===================================================================================
 ``meta``                             schema version, birth mark, `hold_until` after a rebirth, what the source told
@@ -21,12 +22,12 @@ Redis lay-out, under the prefix ``<namespace>:``
 ``due:<connector>``                  deliveries by the time they are next due (ms): retries, look-ups, ends of leases
 ``ready:<connector>``                deliveries whose time has come, by urgency, then age
 ``slots:<group>``                    places in use, each a lease: the connector's concurrency across all workers
-``state:<state>``                    index of deliveries by state
+``state:<state>``                    index of deliveries by state, and since when (ms); each goes with its delivery
 ``waiting:<connector>``              reports without a ticket, but what quiet hours hold back, by since when (ms)
 ``counters``                         what happened how often, ever (`bridge.counters`)
 ``day:<days since 1970-01-01>``      the same of one day, for 400 days
-``counted:<process>``                the last batch of counted requests that a process added
-``changed``                          the deliveries that changed last, by when (ms, but always rising)
+``counted:<process>``                the last batch of counted requests that a process added, for a day
+``changed``                          the 50,000 deliveries that changed last, by when (ms, but always rising)
 ``pause:<connector>``                why and until when a connector is paused
 ``proof:<connector>``                has a created ticket been found again by its reference?
 ``notice:<kind>:<connector>``        what a person was told of one cause, or is being told (`bridge.notices`)
@@ -56,8 +57,8 @@ from bridge.models import DeliveryState, IncidentReport, ReportKey, TicketRef, r
 from bridge.reading import Reading, number, seconds, ticket_of
 from bridge.sentinels import has_sentinels, most_name
 
-#: Version of the lay-out above; a store with a newer one is refused.
-SCHEMA = 1
+#: Version of the lay-out above; a store with a newer one is refused. 2: deliveries at rest have a small form.
+SCHEMA = 2
 #: Seconds a claim holds without being renewed.
 LEASE = 8.0
 #: Seconds after which a message that no worker claimed counts as lost.
@@ -233,7 +234,8 @@ class IdempotencyStore(Reading):
                 f"the store in Redis has schema version {cast(str, written)}, this huntress-bridge knows {SCHEMA}; run "
                 "the newer huntress-bridge that wrote it, or use another [redis] namespace"
             )
-        self.client.hsetnx(meta, "schema", str(SCHEMA))
+        if written is None or int(cast(str, written)) < SCHEMA:  # all that an older version wrote is understood
+            self.client.hset(meta, "schema", str(SCHEMA))
         self.client.hsetnx(meta, "birth", secrets.token_hex(12))
         self.client.hsetnx(meta, "born_at", str(round(self.now() * 1000)))
         self.birth = cast(str, self.client.hget(meta, "birth"))

@@ -66,22 +66,22 @@ local function forget_delivery(connector, report, its_state)
   redis.call('DEL', P .. 'report:' .. report, P .. 'comments:' .. report)
 end
 
-local shortest = math.huge
-for _, keep in ipairs({keep_snapshots, keep_deliveries}) do
-  if keep > 0 then shortest = math.min(shortest, keep) end
-end
+local function due(keep, at) return keep > 0 and at + keep <= now end
 local entries = redis.call('ZRANGE', P .. 'state:' .. STATES[state], rank, rank + most - 1, 'WITHSCORES')
 local looked, snapshots, deliveries = #entries / 2, 0, 0
 for i = 1, #entries, 2 do
   local report, connector = string.match(entries[i], '^(.-)|(.*)$')
   known[connector] = true
-  local since, snapshot
-  if tonumber(entries[i + 1]) + shortest <= now then since, snapshot = over_since(report) end
+  local at, since, snapshot = tonumber(entries[i + 1]), nil, nil
+  -- Most of what is stored is at rest without its snapshot, and stays for long: that costs next to nothing.
+  if due(keep_deliveries, at) or (due(keep_snapshots, at) and redis.call('EXISTS', P .. 'report:' .. report) == 1) then
+    since, snapshot = over_since(report)
+  end
   rest(connector, report, since ~= nil)
-  if since and keep_deliveries > 0 and since + keep_deliveries <= now then
+  if since and due(keep_deliveries, since) then
     forget_delivery(connector, report, STATES[state])
     deliveries = deliveries + 1
-  elseif since and snapshot and keep_snapshots > 0 and since + keep_snapshots <= now then
+  elseif since and snapshot and due(keep_snapshots, since) then
     forget_report(report)
     snapshots = snapshots + 1
   end

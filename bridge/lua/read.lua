@@ -16,7 +16,7 @@ for i, pair in ipairs(cjson.decode(ARGV[3])) do
   values[#fields + 1] = its[1]
   local readable, snapshot = pcall(cjson.decode, its[2] or '')
   for n, name in ipairs(wanted) do
-    local value = readable and snapshot[name]
+    local value = readable and snapshot[name] or nil
     values[#fields + 1 + n] = value ~= nil and value ~= cjson.null and tostring(value) or false
   end
   found[i] = values

@@ -77,7 +77,7 @@ def listing(site: Site, given: Mapping[str, str], names: Mapping[int, str]) -> L
 def choices(site: Site, wanted: Filter, names: Mapping[int, str]) -> Choices:
     """What there is to filter by; what is filtered by is always among it."""
     connectors = {str(name) for name in site.index.counts("connector")} | set(site.runtime.services)
-    organizations = {each for each in site.index.counts("organization") if isinstance(each, int)}
+    organizations = {int(each) for each in site.index.counts("organization")}
     if wanted.organization is not None:
         organizations.add(wanted.organization)
     if wanted.connector:

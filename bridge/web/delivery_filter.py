@@ -17,6 +17,8 @@ GROUPS = {
 }
 #: Stands for every severity that the source does not document.
 OTHER = "other"
+#: The condition that everything fits.
+ANY = "1"
 #: Longest text that is looked for, in characters, and most words of it.
 LONGEST_TEXT = 200
 MOST_WORDS = 8
@@ -114,4 +116,4 @@ class Filter:
                 part = f"({part} OR organization IN (SELECT value FROM json_each(:named{number})))"  # noqa: S608
                 values[f"named{number}"] = json.dumps(sorted(named[word]))
             parts.append(part)
-        return " AND ".join(parts) or "1", values
+        return " AND ".join(parts) or ANY, values

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.forgetting import BATCH, ROUND_EVERY
 from bridge.history import What
-from bridge.idempotency import Deposed, IdempotencyStore
+from bridge.idempotency import SCHEMA, Deposed, IdempotencyStore
 from bridge.models import DeliveryState, TicketRef
 from bridge.news import facts
 from tests.bridge.stage import Stage
@@ -136,6 +136,12 @@ def test_a_claim_reads_facts_where_the_version_before_kept_them(store: Idempoten
     assert claim(store, 1).facts == "as it was"
 
 
+def test_a_store_of_the_version_before_is_taken_into_use(store: IdempotencyStore) -> None:
+    store.client.hset("bridge:meta", "schema", "1")
+    store.open()
+    assert store.client.hget("bridge:meta", "schema") == str(SCHEMA), "the version before would misread it"
+
+
 # -- what goes, and when -----------------------------------------------------------------------------------------------
 
 
@@ -147,6 +153,8 @@ def test_the_snapshot_goes_first_and_the_delivery_much_later(store: IdempotencyS
     store.clock_offset += 2 * DAY
     assert sweep(store) == (2, 0)
     assert store.report(1) is None
+    [shown] = store.read_deliveries([(1, CONNECTOR)])
+    assert (shown.ticket, shown.subject, shown.agent_id, shown.sent_at) == (ticket(1), "", None, "")
     assert keys_of(store, 1) == ["bridge:delivery:1:psa", "bridge:history:1:psa"]
     assert sweep(store) == (0, 0)
     store.clock_offset += 370 * DAY
@@ -243,6 +251,18 @@ def test_one_connector_that_does_not_know_of_the_end_keeps_the_report(store: Ide
     store.release(owner)
     store.clock_offset += 5000 * DAY
     assert sweep(store) == (0, 0)
+
+
+def test_forgetting_twice_forgets_no_more(store: IdempotencyStore) -> None:
+    """redis-py repeats a script whose answer was lost."""
+    over(store, *range(1, BATCH + 2))
+    observe(store, report(BATCH + 2))
+    store.clock_offset += 401 * DAY
+    leader, arguments = lead(store, "poller"), (BATCH, round(30 * DAY * 1000), round(400 * DAY * 1000), 10**12)
+    for _ in range(20):
+        store.answer("forget", leader, *arguments)
+    assert store.count(DeliveryState.CLOSED) == 0
+    assert store.delivery(BATCH + 2, CONNECTOR) is not None
 
 
 def test_a_deposed_leader_forgets_nothing(store: IdempotencyStore) -> None:
