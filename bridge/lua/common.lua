@@ -456,6 +456,10 @@ local function rest(connector, report, over)
   if redis.call('HEXISTS', key, 'moments') == 1 then return true end
   local its = hash(key)
   if not its.created_at or its.owner or its.state == 'pending' or its.state == 'creating' then return false end
+  if (its.reference or '') == '' then return false end -- damaged, as below: it stays as `store check` can mend it
+  for _, field in ipairs(MOMENTS) do
+    if its[field] and not tonumber(its[field]) then return false end
+  end
   if not its.ended_at and (not over or its.state == 'created' or its.state == 'closed') then return false end
   if string.sub(its.ticket_url or '', 1, 1) == '#' or scheduled(connector, report) then return false end
   local moments = {its.created_at}

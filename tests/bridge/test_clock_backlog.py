@@ -11,6 +11,7 @@ from bridge.idempotency import LEASE, RESERVATION, SCRIPT_BATCH, Claim, Idempote
 from bridge.models import DeliveryState, ReportKey
 from bridge.store_check import StoreCheck
 from tests.bridge.test_idempotency import CONNECTOR, claim, client, creating, lead, observe, pass_time, report, store
+from tests.bridge.test_store_check import break_it
 
 __all__ = ["client", "store"]  # fixtures
 
@@ -151,7 +152,7 @@ def test_a_doubt_that_began_after_the_clock_was_set_back_is_not_made_older_when_
     assert 0 <= store.now() - doubtful.doubt_at < 30
 
 
-@pytest.mark.parametrize("broken", [("DEL", "bridge:delivery:1:psa"), ("HSET", "bridge:delivery:1:psa", "state", "?")])
+@pytest.mark.parametrize("broken", [("DEL", "delivery:1:psa"), ("HSET", "delivery:1:psa", "state", "?")])
 def test_a_doubt_that_a_repair_begins_is_as_old_as_the_repair_though_the_clock_was_set_back_before(
     store: IdempotencyStore, broken: tuple[str, ...]
 ) -> None:
@@ -159,7 +160,7 @@ def test_a_doubt_that_a_repair_begins_is_as_old_as_the_repair_though_the_clock_w
     look(store)
     pass_time(store, -HOUR)
     look(store, passed=1)
-    store.client.execute_command(*broken)
+    break_it(store, broken)
     assert list(StoreCheck(store, repair=True, reference=lambda report, connector: "huntress-5-1").findings())
     mended = claim_when_due(store)
     assert mended.doubt_at is not None

@@ -16,6 +16,7 @@ from tests.bridge.stage import Stage
 from tests.bridge.test_following import ended, opened
 from tests.bridge.test_history import timeline
 from tests.bridge.test_idempotency import CONNECTOR, claim, client, dispatch, lead, observe, report, store
+from tests.bridge.test_store_check import break_it
 from tests.bridge.watch import MakeWatch
 from tests.bridge.watched_huntress import WatchedHuntress
 from tests.psa import Psa
@@ -263,6 +264,38 @@ def test_forgetting_twice_forgets_no_more(store: IdempotencyStore) -> None:
         store.answer("forget", leader, *arguments)
     assert store.count(DeliveryState.CLOSED) == 0
     assert store.delivery(BATCH + 2, CONNECTOR) is not None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("HDEL", "delivery:1:psa", "reference"),
+        ("HSET", "delivery:1:psa", "created_at", "?"),
+        ("HSET", "delivery:1:psa", "recorded_at", "?"),
+        ("ZADD", "state:closed", "1", "names nothing"),
+    ],
+)
+def test_what_is_damaged_stays_as_it_is_and_keeps_nothing_else_from_its_rest(
+    store: IdempotencyStore, damage: tuple[str, ...]
+) -> None:
+    over(store, 1, 2)
+    for number in (1, 2):
+        store.script("retry", number, CONNECTOR)  # takes the small form away
+    break_it(store, damage)
+    before = store.client.hgetall("bridge:delivery:1:psa")
+    assert sweep(store) == (0, 0)
+    if damage[1] == "delivery:1:psa":
+        assert store.client.hgetall("bridge:delivery:1:psa") == before
+    assert store.client.hexists("bridge:delivery:2:psa", "moments")
+
+
+def test_what_cannot_be_read_keeps_no_cycle_from_its_end(make_watch: MakeWatch, source: WatchedHuntress) -> None:
+    watch = make_watch()
+    watch.store.client.set("bridge:delivery:1:psa", "no hash")
+    watch.store.client.zadd("bridge:state:closed", {"1|psa": 1})
+    source.add(2)
+    cycle = watch.cycle()
+    assert (cycle.complete, cycle.new) == (True, ((2, "psa"),))
 
 
 def test_a_deposed_leader_forgets_nothing(store: IdempotencyStore) -> None:
