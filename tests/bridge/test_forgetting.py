@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from click.testing import CliRunner
 
+from bridge.cli import main
 from bridge.forgetting import BATCH, ROUND_EVERY
 from bridge.history import What
 from bridge.idempotency import SCHEMA, Deposed, IdempotencyStore
 from bridge.models import DeliveryState, TicketRef
 from bridge.news import facts
+from bridge.retrying import FORGOTTEN, retry_all
+from bridge.web.delivery_actions import told
 from tests.bridge.stage import Stage
 from tests.bridge.test_following import ended, opened
 from tests.bridge.test_history import timeline
@@ -363,6 +368,32 @@ def test_a_report_that_comes_back_without_its_delivery_makes_no_second_ticket(st
     stage.work()
     assert len(psa.ids(1)) == 1
     assert timeline(stage, psa)[:3] == [What.SEEN, What.CLAIMED, What.FOUND]
+
+
+@pytest.mark.parametrize("state", [DeliveryState.REJECTED, DeliveryState.HELD, DeliveryState.HANDLED])
+def test_no_ticket_is_made_by_hand_for_a_report_that_is_forgotten(stage: Stage, psa: Psa, state: DeliveryState) -> None:
+    """It would not say what it is about, and stay open for ever."""
+    stage.report(1)
+    if state is DeliveryState.HANDLED:
+        stage.store.handle(1, psa.name, "by hand")
+    else:
+        stage.store.release(stage.die(1, psa.name), state=state, reason="no")
+    ended(stage)
+    stage.store.clock_offset += 40 * DAY
+    assert sweep(stage.store) == (1, 0)
+    assert retry_all(stage.store, [(1, psa.name)]) == {FORGOTTEN: 1}
+    typed = CliRunner().invoke(main, ["--config", str(stage.config), "retry", "1", "--state", str(state)])
+    assert (typed.exit_code, "1 left alone: the report is over" in typed.output) == (1, True)
+    assert [sentence for sentence, _ in told(Counter({FORGOTTEN: 1}))] == [
+        "1 delivery left alone: the report is over and no longer in the store."
+    ]
+    assert stage.wait(100) == []
+    assert psa.ids(1) == []
+    assert stage.delivery(1, psa.name).state is state
+    stage.report(1)
+    assert retry_all(stage.store, [(1, psa.name)]) == {state: 1}
+    stage.work()
+    assert len(psa.ids(1)) == 1, "it is open again"
 
 
 def test_a_comment_on_a_forgotten_report_is_told_and_rests(store: IdempotencyStore) -> None:
