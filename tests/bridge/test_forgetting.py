@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from bridge.cli import main
 from bridge.forgetting import BATCH, ROUND_EVERY
@@ -423,3 +425,38 @@ def test_the_leading_poller_forgets_after_a_cycle(make_watch: MakeWatch, source:
     assert watch.store.delivery(1, "psa") is None
     assert watch.store.report(2) is not None
     assert watch.states() == {2: DeliveryState.CREATED}
+
+
+# -- what the poller sees of it ----------------------------------------------------------------------------------------
+
+
+@given(
+    state=st.sampled_from([str(each) for each in DeliveryState]),
+    fields=st.fixed_dictionaries(
+        {},
+        optional={
+            "todo": st.sampled_from(["[]", '["status"]']),
+            "plan": st.sampled_from(["", "{}"]),
+            "told": st.integers(0, 3),
+            "considered": st.integers(0, 3),
+            "ended_at": st.just(5),
+            "moments": st.sampled_from(["1,,,1,", "1,,,1,2"]),
+        },
+    ),
+    version=st.integers(1, 3),
+    over=st.booleans(),
+)
+@example(state="closed", fields={"told": 3, "moments": "1,,,1,2"}, version=3, over=False)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_quick_look_at_a_listed_report_finds_what_the_thorough_one_does(
+    store: IdempotencyStore, state: str, fields: dict[str, object], version: int, over: bool
+) -> None:
+    store.client.delete("bridge:ready:psa", "bridge:waiting:psa")
+    store.client.delete("bridge:delivery:1:psa", "bridge:report:1")
+    store.client.hset("bridge:report:1", mapping={"version": version, "digest": "d", "over": int(over)})
+    record = {"state": state, "created_at": 1, "reference": "huntress-5-1", **fields}
+    store.client.hset("bridge:delivery:1:psa", mapping={name: str(value) for name, value in record.items()})
+    assert store.seen(lead(store, "poller"), [(1, "d", [CONNECTOR])]) == set()
+    scheduled = store.client.zscore("bridge:ready:psa", "1") is not None
+    store.client.zadd("bridge:ready:psa", {"1": 1})
+    assert scheduled == bool(store.script("awaited", CONNECTOR, "[]", "ready", 0, 9)[1])
