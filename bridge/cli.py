@@ -466,7 +466,7 @@ def retry(report: ReportKey | None, connector: str | None, state: str | None) ->
     """Makes deliveries due now; what is in doubt is only looked up, what is created is left."""
     from bridge.models import DeliveryState
     from bridge.progress import Meter
-    from bridge.retrying import retry_all
+    from bridge.retrying import FORGOTTEN, retry_all
 
     settings = _settings()
     if connector is not None:
@@ -480,11 +480,14 @@ def retry(report: ReportKey | None, connector: str | None, state: str | None) ->
         ]
         pairs = [(delivery.report_id, delivery.connector) for delivery in fitting]
         with Meter("retry", "deliveries") as meter:
-            retry_all(runtime.store, meter.each(pairs))
-    if not fitting:
+            left = retry_all(runtime.store, meter.each(pairs))[FORGOTTEN]
+    if left:
+        click.echo(f"{left} left alone: the report is over and no longer in the store", err=True)
+    due = len(fitting) - left
+    if not due:
         click.echo("nothing fits: no delivery that waits, was refused or is held", err=True)
         return 1
-    click.echo(f"{len(fitting)} due now")
+    click.echo(f"{due} due now")
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+import redis
 import structlog
 
 from bridge.idempotency import IdempotencyStore
@@ -37,8 +38,15 @@ class Forgetting:
     def sweep(self) -> None:
         """The next part of the round, if it is time for one.
 
-        Raises `redis.RedisError` when Redis is away, `bridge.idempotency.Deposed` when another process leads.
+        Raises `redis.RedisError` when Redis is away, `bridge.idempotency.Deposed` when another process leads. A
+        damaged store is no reason not to poll: what cannot be read is logged.
         """
+        try:
+            self._sweep()
+        except redis.ResponseError as error:
+            log.error("what is long over cannot be forgotten; `store check` says what is wrong", error=str(error))
+
+    def _sweep(self) -> None:
         kept = self.settings().store
         snapshots = deliveries = 0
         for _ in range(BATCHES):

@@ -758,7 +758,10 @@ class IdempotencyStore(Reading):
     # -- the operator's side -------------------------------------------------------------------------------------------
 
     def retry(self, report_id: ReportKey, connector: str) -> str:
-        """Makes a delivery due now. Returns the state it had, '' when there is none."""
+        """Makes a delivery due now. Returns the state it had, '' when there is none.
+
+        'forgotten': its report is over and no longer in the store (`bridge.forgetting`), no ticket is made for it.
+        """
         return cast(str, self.answer("retry", report_id, connector) or "")
 
     def handle(self, report_id: ReportKey, connector: str, reason: str) -> str:

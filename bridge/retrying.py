@@ -11,6 +11,8 @@ from bridge.models import DeliveryState, ReportKey
 
 #: States out of which `retry` brings a delivery without being asked for that state by name.
 RETRIED = (DeliveryState.PENDING, DeliveryState.CREATING, DeliveryState.REJECTED, DeliveryState.HELD)
+#: What `retry` answers for a delivery whose report is over and was forgotten: it is left as it is.
+FORGOTTEN = "forgotten"
 #: Deliveries made due in one round trip.
 BATCH = 200
 
@@ -18,7 +20,8 @@ BATCH = 200
 def retry_all(store: IdempotencyStore, pairs: Iterable[tuple[ReportKey, str]]) -> Counter[str]:
     """Makes deliveries due now, and has the connectors they wait for probed. Returns how many were in which state.
 
-    '' counts those that do not exist. Those in doubt are only looked up, those with a ticket are left as they are.
+    '' counts those that do not exist, `FORGOTTEN` those whose report is. Those in doubt are only looked up, those with
+    a ticket are left as they are.
     """
     before: Counter[str] = Counter()
     connectors: set[str] = set()

@@ -184,10 +184,12 @@ local function adjust(connector, report)
   local its = redis.call('HMGET', key, 'state', 'jumped', 'doubt_at', 'planned_at', 'lease_until', 'next_at')
   if not its[1] then return end
   local by, doubt_at, planned_at, lease_until, next_at = num(sum) - num(its[2]), num(its[3]), num(its[4]), num(its[5]), num(its[6])
-  -- What was sent was sent in the past, whatever the clock says; no doubt may settle by its being set.
-  if by ~= 0 or doubt_at > now or planned_at > now then
-    if doubt_at > 0 then redis.call('HSET', key, 'doubt_at', int(math.min(now, doubt_at + by))) end
-    if planned_at > 0 then redis.call('HSET', key, 'planned_at', int(math.min(now, planned_at + by))) end
+  -- What was sent was sent in the past, whatever the clock says; no doubt may settle by its being set. What was written after the
+  -- clock was set back and before that was noticed would be moved too far: it is taken for no older than it says.
+  if by > 0 or doubt_at > now or planned_at > now then
+    local later = math.max(0, by)
+    if doubt_at > 0 then redis.call('HSET', key, 'doubt_at', int(math.min(now, doubt_at + later))) end
+    if planned_at > 0 then redis.call('HSET', key, 'planned_at', int(math.min(now, planned_at + later))) end
   end
   if by == 0 then return end
   -- No owner may lose the lease under which it may be sending, unless it was renewed since; set back, a lease ends soon unless
@@ -454,6 +456,10 @@ local function rest(connector, report, over)
   if redis.call('HEXISTS', key, 'moments') == 1 then return true end
   local its = hash(key)
   if not its.created_at or its.owner or its.state == 'pending' or its.state == 'creating' then return false end
+  if (its.reference or '') == '' then return false end -- damaged, as below: it stays as `store check` can mend it
+  for _, field in ipairs(MOMENTS) do
+    if its[field] and not tonumber(its[field]) then return false end
+  end
   if not its.ended_at and (not over or its.state == 'created' or its.state == 'closed') then return false end
   if string.sub(its.ticket_url or '', 1, 1) == '#' or scheduled(connector, report) then return false end
   local moments = {its.created_at}

@@ -71,13 +71,13 @@ local entries = redis.call('ZRANGE', P .. 'state:' .. STATES[state], rank, rank 
 local looked, snapshots, deliveries = #entries / 2, 0, 0
 for i = 1, #entries, 2 do
   local report, connector = string.match(entries[i], '^(.-)|(.*)$')
-  known[connector] = true
   local at, since, snapshot = tonumber(entries[i + 1]), nil, nil
+  if report then known[connector] = true end -- else the entry is damaged, and for `store check`
   -- Most of what is stored is at rest without its snapshot, and stays for long: that costs next to nothing.
-  if due(keep_deliveries, at) or (due(keep_snapshots, at) and redis.call('EXISTS', P .. 'report:' .. report) == 1) then
+  if report and (due(keep_deliveries, at) or (due(keep_snapshots, at) and redis.call('EXISTS', P .. 'report:' .. report) == 1)) then
     since, snapshot = over_since(report)
   end
-  rest(connector, report, since ~= nil)
+  if report then rest(connector, report, since ~= nil) end
   if since and due(keep_deliveries, since) then
     forget_delivery(connector, report, STATES[state])
     deliveries = deliveries + 1

@@ -1,5 +1,7 @@
 -- Makes one delivery due now, for a person. ARGV: report, connector. What is in doubt is only looked up; what is created
--- is left; what was marked as handled is taken up again. Answers the state before, or '' when there is no such delivery.
+-- is left; what was marked as handled is taken up again. Answers the state before, '' when there is no such delivery, or 'forgotten'
+-- when it has no ticket and its report is over and not in the store any more: a ticket could neither say what it is about nor be
+-- closed, so none is made.
 local report, connector = ARGV[3], ARGV[4]
 local key = delivery_key(connector, report)
 awake(key, report)
@@ -9,6 +11,10 @@ if not exists then return '' end
 local state = delivery.state
 if state ~= 'pending' and state ~= 'creating' and state ~= 'rejected' and state ~= 'held' and state ~= 'handled' then return state end
 if delivery.owner then return state end -- it is being worked on, or its lapsed lease makes it due anyway
+if state ~= 'pending' and state ~= 'creating' and not delivery.ticket_id and redis.call('HEXISTS', P .. 'report:' .. report, 'version') == 0
+  and not redis.call('ZSCORE', P .. 'open', report) and not redis.call('ZSCORE', P .. 'missing', report) then
+  return 'forgotten'
+end
 happened(connector, report, 'retried')
 if state == 'handled' and delivery.ticket_id then
   set_state(connector, report, delivery.gone and 'gone' or 'created')

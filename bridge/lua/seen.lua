@@ -6,7 +6,7 @@ if not leads('poller', ARGV[3]) then return 'deposed' end
 
 -- Would `heal` find nothing to do for a delivery? In as few calls as can be; nil where there is no delivery.
 local function at_rest(connector, report, version, over)
-  local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'todo', 'plan', 'told', 'considered', 'ended_at')
+  local its = redis.call('HMGET', delivery_key(connector, report), 'state', 'todo', 'plan', 'told', 'considered', 'ended_at', 'moments')
   if not its[1] then return nil end
   if its[1] == 'pending' or its[1] == 'creating' then
     return redis.call('ZSCORE', P .. 'waiting:' .. connector, report)
@@ -15,7 +15,7 @@ local function at_rest(connector, report, version, over)
   end
   if its[1] ~= 'created' and its[1] ~= 'closed' then return true end
   return (its[2] or '[]') == '[]' and (its[3] or '') == '' and version <= math.max(num(its[4]), num(its[5]))
-    and over == (its[6] and true or false)
+    and over == ((its[6] or ended(its[7])) and true or false)
 end
 
 local wanted, open = {}, {}

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response as Answer
 from bridge import steering
 from bridge.models import DeliveryState, ReportKey
 from bridge.reading import Pair
-from bridge.retrying import RETRIED, retry_all
+from bridge.retrying import FORGOTTEN, RETRIED, retry_all
 from bridge.web.delivery_filter import Filter
 from bridge.web.delivery_rows import Names
 from bridge.web.delivery_table import Place, named_so
@@ -128,9 +128,11 @@ def told(before: Counter[str]) -> Iterator[tuple[str, str]]:
         doubtful = before[DeliveryState.CREATING]
         more = f" {counted(doubtful)} in doubt: looked up first." if doubtful else ""
         yield f"{counted(due)} due now.{more}", "done"
-    left = before.total() - due - before[""]
+    left = before.total() - due - before[""] - before[FORGOTTEN]
     if left:
         yield f"{counted(left)} left alone: nothing waits there to be retried.", "failed"
+    if before[FORGOTTEN]:
+        yield f"{counted(before[FORGOTTEN])} left alone: the report is over and no longer in the store.", "failed"
     if before[""]:
         yield f"{counted(before[''])} not there any more.", "failed"
     if not before.total():

@@ -9,7 +9,9 @@ import redis
 
 from bridge.idempotency import LEASE, RESERVATION, SCRIPT_BATCH, Claim, IdempotencyStore
 from bridge.models import DeliveryState, ReportKey
+from bridge.store_check import StoreCheck
 from tests.bridge.test_idempotency import CONNECTOR, claim, client, creating, lead, observe, pass_time, report, store
+from tests.bridge.test_store_check import break_it
 
 __all__ = ["client", "store"]  # fixtures
 
@@ -134,6 +136,35 @@ def test_a_doubt_that_began_between_the_jump_and_the_next_look_does_not_begin_in
     doubtful = claim_when_due(store)
     assert doubtful.doubt_at is not None
     assert doubtful.doubt_at <= store.now()
+
+
+def test_a_doubt_that_began_after_the_clock_was_set_back_is_not_made_older_when_that_is_noticed(
+    store: IdempotencyStore,
+) -> None:
+    """Else it would be settled at once, and its ticket made a second time while the first cannot be found yet."""
+    owner = creating(store)
+    look(store)
+    pass_time(store, -HOUR)
+    store.release(owner, doubt=True, delay=5)  # before the dispatcher notices
+    look(store, passed=1)
+    doubtful = claim_when_due(store)
+    assert doubtful.doubt_at is not None
+    assert 0 <= store.now() - doubtful.doubt_at < 30
+
+
+@pytest.mark.parametrize("broken", [("DEL", "delivery:1:psa"), ("HSET", "delivery:1:psa", "state", "?")])
+def test_a_doubt_that_a_repair_begins_is_as_old_as_the_repair_though_the_clock_was_set_back_before(
+    store: IdempotencyStore, broken: tuple[str, ...]
+) -> None:
+    observe(store, report(1))
+    look(store)
+    pass_time(store, -HOUR)
+    look(store, passed=1)
+    break_it(store, broken)
+    assert list(StoreCheck(store, repair=True, reference=lambda report, connector: "huntress-5-1").findings())
+    mended = claim_when_due(store)
+    assert mended.doubt_at is not None
+    assert 0 <= store.now() - mended.doubt_at < 30
 
 
 def claim_when_due(store: IdempotencyStore) -> Claim:

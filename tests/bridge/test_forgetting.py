@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
+from bridge.cli import main
 from bridge.forgetting import BATCH, ROUND_EVERY
 from bridge.history import What
 from bridge.idempotency import SCHEMA, Deposed, IdempotencyStore
 from bridge.models import DeliveryState, TicketRef
 from bridge.news import facts
+from bridge.retrying import FORGOTTEN, retry_all
+from bridge.web.delivery_actions import told
 from tests.bridge.stage import Stage
 from tests.bridge.test_following import ended, opened
 from tests.bridge.test_history import timeline
 from tests.bridge.test_idempotency import CONNECTOR, claim, client, dispatch, lead, observe, report, store
+from tests.bridge.test_store_check import break_it
 from tests.bridge.watch import MakeWatch
 from tests.bridge.watched_huntress import WatchedHuntress
 from tests.psa import Psa
@@ -265,6 +273,38 @@ def test_forgetting_twice_forgets_no_more(store: IdempotencyStore) -> None:
     assert store.delivery(BATCH + 2, CONNECTOR) is not None
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("HDEL", "delivery:1:psa", "reference"),
+        ("HSET", "delivery:1:psa", "created_at", "?"),
+        ("HSET", "delivery:1:psa", "recorded_at", "?"),
+        ("ZADD", "state:closed", "1", "names nothing"),
+    ],
+)
+def test_what_is_damaged_stays_as_it_is_and_keeps_nothing_else_from_its_rest(
+    store: IdempotencyStore, damage: tuple[str, ...]
+) -> None:
+    over(store, 1, 2)
+    for number in (1, 2):
+        store.script("retry", number, CONNECTOR)  # takes the small form away
+    break_it(store, damage)
+    before = store.client.hgetall("bridge:delivery:1:psa")
+    assert sweep(store) == (0, 0)
+    if damage[1] == "delivery:1:psa":
+        assert store.client.hgetall("bridge:delivery:1:psa") == before
+    assert store.client.hexists("bridge:delivery:2:psa", "moments")
+
+
+def test_what_cannot_be_read_keeps_no_cycle_from_its_end(make_watch: MakeWatch, source: WatchedHuntress) -> None:
+    watch = make_watch()
+    watch.store.client.set("bridge:delivery:1:psa", "no hash")
+    watch.store.client.zadd("bridge:state:closed", {"1|psa": 1})
+    source.add(2)
+    cycle = watch.cycle()
+    assert (cycle.complete, cycle.new) == (True, ((2, "psa"),))
+
+
 def test_a_deposed_leader_forgets_nothing(store: IdempotencyStore) -> None:
     over(store, 1)
     store.clock_offset += 5000 * DAY
@@ -332,6 +372,32 @@ def test_a_report_that_comes_back_without_its_delivery_makes_no_second_ticket(st
     assert timeline(stage, psa)[:3] == [What.SEEN, What.CLAIMED, What.FOUND]
 
 
+@pytest.mark.parametrize("state", [DeliveryState.REJECTED, DeliveryState.HELD, DeliveryState.HANDLED])
+def test_no_ticket_is_made_by_hand_for_a_report_that_is_forgotten(stage: Stage, psa: Psa, state: DeliveryState) -> None:
+    """It would not say what it is about, and stay open for ever."""
+    stage.report(1)
+    if state is DeliveryState.HANDLED:
+        stage.store.handle(1, psa.name, "by hand")
+    else:
+        stage.store.release(stage.die(1, psa.name), state=state, reason="no")
+    ended(stage)
+    stage.store.clock_offset += 40 * DAY
+    assert sweep(stage.store) == (1, 0)
+    assert retry_all(stage.store, [(1, psa.name)]) == {FORGOTTEN: 1}
+    typed = CliRunner().invoke(main, ["--config", str(stage.config), "retry", "1", "--state", str(state)])
+    assert (typed.exit_code, "1 left alone: the report is over" in typed.output) == (1, True)
+    assert [sentence for sentence, _ in told(Counter({FORGOTTEN: 1}))] == [
+        "1 delivery left alone: the report is over and no longer in the store."
+    ]
+    assert stage.wait(100) == []
+    assert psa.ids(1) == []
+    assert stage.delivery(1, psa.name).state is state
+    stage.report(1)
+    assert retry_all(stage.store, [(1, psa.name)]) == {state: 1}
+    stage.work()
+    assert len(psa.ids(1)) == 1, "it is open again"
+
+
 def test_a_comment_on_a_forgotten_report_is_told_and_rests(store: IdempotencyStore) -> None:
     over(store, 1)
     store.clock_offset += 31 * DAY
@@ -359,3 +425,38 @@ def test_the_leading_poller_forgets_after_a_cycle(make_watch: MakeWatch, source:
     assert watch.store.delivery(1, "psa") is None
     assert watch.store.report(2) is not None
     assert watch.states() == {2: DeliveryState.CREATED}
+
+
+# -- what the poller sees of it ----------------------------------------------------------------------------------------
+
+
+@given(
+    state=st.sampled_from([str(each) for each in DeliveryState]),
+    fields=st.fixed_dictionaries(
+        {},
+        optional={
+            "todo": st.sampled_from(["[]", '["status"]']),
+            "plan": st.sampled_from(["", "{}"]),
+            "told": st.integers(0, 3),
+            "considered": st.integers(0, 3),
+            "ended_at": st.just(5),
+            "moments": st.sampled_from(["1,,,1,", "1,,,1,2"]),
+        },
+    ),
+    version=st.integers(1, 3),
+    over=st.booleans(),
+)
+@example(state="closed", fields={"told": 3, "moments": "1,,,1,2"}, version=3, over=False)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_quick_look_at_a_listed_report_finds_what_the_thorough_one_does(
+    store: IdempotencyStore, state: str, fields: dict[str, object], version: int, over: bool
+) -> None:
+    store.client.delete("bridge:ready:psa", "bridge:waiting:psa")
+    store.client.delete("bridge:delivery:1:psa", "bridge:report:1")
+    store.client.hset("bridge:report:1", mapping={"version": version, "digest": "d", "over": int(over)})
+    record = {"state": state, "created_at": 1, "reference": "huntress-5-1", **fields}
+    store.client.hset("bridge:delivery:1:psa", mapping={name: str(value) for name, value in record.items()})
+    assert store.seen(lead(store, "poller"), [(1, "d", [CONNECTOR])]) == set()
+    scheduled = store.client.zscore("bridge:ready:psa", "1") is not None
+    store.client.zadd("bridge:ready:psa", {"1": 1})
+    assert scheduled == bool(store.script("awaited", CONNECTOR, "[]", "ready", 0, 9)[1])
