@@ -11,7 +11,7 @@ import pytest
 from bridge.demo import scenario
 from bridge.demo.server import Received
 from bridge.huntress import BudgetExhausted, SourceUnavailable
-from bridge.poller import NAMES_EVERY, ORGANIZATIONS_EVERY
+from bridge.poller import NAMES_EVERY, ORGANIZATIONS_EVERY, PATIENCE
 from tests.benchmarks.poll_source import PAGE, Source
 from tests.bridge.watch import MakeWatch, Watch
 from tests.bridge.watched_huntress import WatchedHuntress
@@ -123,6 +123,25 @@ def test_a_new_organization_is_listed_in_the_middle_of_a_long_cycle(
     assert sorted(listed) == [*range(1, 101), 500]
     assert listed.index(500) < 2 * ORGANIZATIONS_EVERY / 10 + 5
     assert set(watch.runtime.books.listed_at()) == {*range(1, 101), 500}
+
+
+def test_a_poller_that_waits_for_the_budget_page_by_page_goes_on_leading(
+    make_watch: MakeWatch, source: WatchedHuntress
+) -> None:
+    """As with 50,000 open reports: a hundred pages at thirty a minute."""
+    crowd(source, 3, 20 * SMALL_PAGE)
+    watch = make_watch()
+    watch.polling.patience, watch.polling.clock = PATIENCE, watch.store.now
+    watch.polling.alive()
+
+    def arrived(request: Received) -> None:
+        watch.store.clock_offset += 20
+        watch.polling.attempt()  # as its thread does
+
+    source.trouble = arrived
+    result = watch.cycle()
+    assert result.complete
+    assert result.reports == 20 * SMALL_PAGE
 
 
 def busiest_minute(at: list[float]) -> int:
