@@ -101,6 +101,22 @@ def test_an_organizations_list_that_breaks_off_leaves_the_stored_one(
     assert watch.runtime.books.organization_ids() == known - {1}
 
 
+def test_a_list_that_another_process_read_meanwhile_is_not_replaced_by_an_older_one(
+    make_watch: MakeWatch, source: WatchedHuntress
+) -> None:
+    crowd(source, 5 * SMALL_PAGE, 1)
+    watch = make_watch()
+    watch.cycle()
+    watch.cycle(NAMES_EVERY + 1)
+    with source.lock:
+        source.organizations = {id: raw | {"name": "Renamed"} for id, raw in source.organizations.items()}
+    books = watch.runtime.books
+    books.save_organizations(list(watch.source.organizations()))  # that process leads, and ends hours later
+    for seconds in (NAMES_EVERY - 100, 15, 15, 200, 15, 15, 15):
+        watch.cycle(seconds)
+        assert {organization.name for organization in books.organizations().values()} == {"Renamed"}
+
+
 def test_a_new_organization_is_listed_in_the_middle_of_a_long_cycle(
     make_watch: MakeWatch, source: WatchedHuntress
 ) -> None:
