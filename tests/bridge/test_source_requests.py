@@ -141,10 +141,10 @@ def test_a_new_organization_is_listed_in_the_middle_of_a_long_cycle(
     assert set(watch.runtime.books.listed_at()) == {*range(1, 101), 500}
 
 
-def test_a_poller_that_waits_for_the_budget_page_by_page_goes_on_leading(
+def test_a_poller_goes_on_leading_while_a_slow_source_gives_page_after_page(
     make_watch: MakeWatch, source: WatchedHuntress
 ) -> None:
-    """As with 50,000 open reports: a hundred pages at thirty a minute."""
+    """As with 50,000 open reports: a hundred pages, at two seconds each."""
     crowd(source, 3, 20 * SMALL_PAGE)
     watch = make_watch()
     watch.polling.patience, watch.polling.clock = PATIENCE, watch.store.now
