@@ -793,16 +793,16 @@ class IdempotencyStore(Reading):
     def awaited(self, connector: str, later: Iterable[str]) -> Iterator[ReportKey]:
         """Reports that `connector` still has something to do for, now or soon: more than the things in `later`.
 
-        Read in batches: what moves meanwhile may come twice, or not at all if a worker is at it.
+        Of those scheduled at one moment, however they move meanwhile; what was done by the time it is looked at is not.
         """
         named = json.dumps(sorted(later))
-        for place in ("due", "ready"):  # the way that a delivery goes by itself
-            looked = SCRIPT_BATCH
-            offset = 0
-            while looked == SCRIPT_BATCH:
-                looked, found = self.script("awaited", connector, named, place, offset, SCRIPT_BATCH)
-                offset += looked
-                yield from map(report_key, found)
+        pipeline = self.client.pipeline(transaction=True)  # between two reads one could move, and be in neither
+        pipeline.zrange(self.key(f"due:{connector}"), 0, -1)
+        pipeline.zrange(self.key(f"ready:{connector}"), 0, -1)
+        reports = [report for found in pipeline.execute() for report in found]
+        for start in range(0, len(reports), SCRIPT_BATCH):
+            part = json.dumps(reports[start : start + SCRIPT_BATCH])
+            yield from map(report_key, self.script("awaited", connector, named, part))
 
     def under_way(self, connector: str, group: str) -> int:
         """Deliveries of `connector` that wait for nothing but a worker, and those that its workers are at."""

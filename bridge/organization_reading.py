@@ -29,6 +29,8 @@ class OrganizationReading:
         self._source: HuntressClient | None = None
         self._pages: Iterator[list[Organization]] | None = None
         self._found: list[Organization] = []
+        #: When the list was read that the pages are to replace.
+        self._replaces: float | None = None
         #: When the stored list was read, as far as is known here, and the birth mark of the store that has it.
         self._read_at: tuple[float, str] | None = None
 
@@ -49,12 +51,15 @@ class OrganizationReading:
 
         Waits for nothing. An error leaves the stored list in use.
         """
+        if self._pages is not None and self._known(fresh=True) != self._replaces:
+            self._pages = None  # another process led, and what it read is newer than the first pages here
         if self._pages is None or self._source is not source:
             for fresh in (False, True):  # another process may have read it
                 read_at = self._known(fresh=fresh)
                 if read_at is not None and abs(now - read_at) < every:
                     return False
             self._source, self._pages, self._found = source, source.organization_pages(), []
+            self._replaces = read_at
         try:
             for _ in range(PAGES):
                 page = next(self._pages, None)

@@ -352,6 +352,7 @@ class Poller:
         total = Cycle(complete=True)
         sieve = source.sieve(dialect, organization_id, lambda raw: self.unchanged.find(raw, organization_id))
         for page in source.open_pages(dialect, organization_id):
+            self.leadership.alive()  # each may have taken long
             routes = self.routes()
             self.unchanged.hold_for(routes, account.id)
             for raw in page:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import marshal
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,11 @@ def raw_digest(raw: Any, organization_id: int | None) -> bytes:
     `organization_id`: of which organization it was listed; a report that does not say whose it is belongs there.
     """
     # The fastest that writes every kind of JSON value in one way only; up to version 2 identity plays no part.
-    return hashlib.sha256(marshal.dumps((raw, organization_id), 2)).digest()[:16]
+    try:
+        written = marshal.dumps((raw, organization_id), 2)
+    except ValueError:  # nested 2,000 deep, which JSON may be from Python 3.13 on
+        written = secrets.token_bytes(16)  # like nothing else, not even itself: it is read anew each time
+    return hashlib.sha256(written).digest()[:16]
 
 
 class Unchanged:
@@ -66,20 +71,24 @@ class Unchanged:
         return number if known and known.raw_digest == raw_digest(raw, organization_id) else None
 
     def keep(self, key: ReportKey) -> Known:
-        """What is known of a report that `find` just found; it stays known."""
-        known = self._now[key] = self._now.get(key) or self._before[key]
+        """What is known of a report that `find` just found; it stays known as long as there is room."""
+        known = self._now.get(key) or self._before[key]
+        self._add(key, known)
         return known
 
     def remember(self, key: ReportKey, raw_digest: bytes, digest: str, connectors: tuple[str, ...]) -> None:
         """This one was parsed just now."""
-        if len(self._now) < MOST:
-            self._now[key] = Known(raw_digest, digest, self._names.setdefault(connectors, connectors))
+        self._add(key, Known(raw_digest, digest, self._names.setdefault(connectors, connectors)))
 
     def turn(self, *, complete: bool) -> None:
         """A cycle is over. What a `complete` one did not show is forgotten."""
         fits = len(self._before) + len(self._now) <= MOST
         self._before = self._now if complete or not fits else {**self._before, **self._now}
         self._now = {}
+
+    def _add(self, key: ReportKey, known: Known) -> None:
+        if key in self._now or len(self._now) < MOST:
+            self._now[key] = known
 
     def _get(self, key: ReportKey) -> Known | None:
         return self._now.get(key) or self._before.get(key)

@@ -25,6 +25,8 @@ from dramatiq.errors import ConnectionClosed
 LOOK_EVERY = 1_000
 #: Tokens kept while nobody waits. One too many costs whoever takes it a look in vain, so few.
 MOST_TOKENS = 8
+#: Processes woken at once, at most.
+MOST_WOKEN = 100
 #: Milliseconds that tokens are kept: whoever waits has looked by then anyway.
 TOKENS_LAST = 2 * LOOK_EVERY
 #: Seconds between two looks whether to end, once the process is stopping.
@@ -63,10 +65,11 @@ class HintBroker(RedisBroker):
             self._enqueue_all(messages)
 
     def leave_tokens(self, queue: str, count: int, client: Any = None) -> None:
-        """Wakes up to `count` waiting processes; on a pipeline (`client`) it is only queued."""
+        """Wakes up to `count` waiting processes; on a pipeline without transaction (`client`) it is only queued."""
         tokens = self.tokens(queue)
         commands = client or self.client.pipeline(transaction=False)
-        commands.rpush(tokens, *["1"] * min(count, MOST_TOKENS))
+        # Whoever waits has its token before the next command, however many wait; only what nobody wanted is cut.
+        commands.rpush(tokens, *["1"] * min(count, MOST_WOKEN))
         commands.ltrim(tokens, -MOST_TOKENS, -1)
         commands.pexpire(tokens, TOKENS_LAST)
         if client is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
@@ -767,6 +768,34 @@ def test_what_is_awaited_is_found_in_however_many_batches(store: IdempotencyStor
     store.record(claim(store, 1), TicketRef("42"), told=1, todo=["status"])
     assert sorted(store.awaited(CONNECTOR, ["status"]), key=int) == list(range(2, 252))
     assert sorted(store.awaited(CONNECTOR, []), key=int) == list(range(1, 252))
+
+
+@pytest.mark.parametrize("move", ["to a worker", "up in the order"])
+def test_what_moves_while_it_is_looked_for_is_awaited_all_the_same(
+    store: IdempotencyStore, monkeypatch: pytest.MonkeyPatch, move: str
+) -> None:
+    observe(store, *(report(number) for number in range(1, 252)))
+    for number in range(1, 251):
+        store.record(claim(store, number, 1000), TicketRef(str(number)), told=1, todo=["status"])
+    due, ready = store.key(f"due:{CONNECTOR}"), store.key(f"ready:{CONNECTOR}")
+    first = 251 if move == "to a worker" else 252
+    for number in range(1, first):
+        store.client.zrem(ready, str(number))
+        store.client.zadd(due, {str(number): 8e12 + number})
+    run, looks = store.script, 0
+
+    def moving(name: str, *arguments: object, client: Any = None) -> Any:
+        nonlocal looks
+        looks += name == "awaited"
+        if (move, looks) == ("to a worker", 4):
+            assert dispatch(store, 1000) == [251]
+        elif (move, looks) == ("up in the order", 3):
+            store.client.zremrangebyrank(due, 0, 99)
+        return run(name, *arguments, client=client)
+
+    monkeypatch.setattr(store, "script", moving)
+    assert list(store.awaited(CONNECTOR, ["status"])) == [251]
+    assert looks >= 3
 
 
 def test_deliveries_are_listed_by_state(store: IdempotencyStore) -> None:

@@ -11,7 +11,7 @@ import pytest
 from bridge.demo import scenario
 from bridge.demo.server import Received
 from bridge.huntress import BudgetExhausted, SourceUnavailable
-from bridge.poller import NAMES_EVERY, ORGANIZATIONS_EVERY
+from bridge.poller import NAMES_EVERY, ORGANIZATIONS_EVERY, PATIENCE
 from tests.benchmarks.poll_source import PAGE, Source
 from tests.bridge.watch import MakeWatch, Watch
 from tests.bridge.watched_huntress import WatchedHuntress
@@ -101,6 +101,22 @@ def test_an_organizations_list_that_breaks_off_leaves_the_stored_one(
     assert watch.runtime.books.organization_ids() == known - {1}
 
 
+def test_a_list_that_another_process_read_meanwhile_is_not_replaced_by_an_older_one(
+    make_watch: MakeWatch, source: WatchedHuntress
+) -> None:
+    crowd(source, 5 * SMALL_PAGE, 1)
+    watch = make_watch()
+    watch.cycle()
+    watch.cycle(NAMES_EVERY + 1)
+    with source.lock:
+        source.organizations = {id: raw | {"name": "Renamed"} for id, raw in source.organizations.items()}
+    books = watch.runtime.books
+    books.save_organizations(list(watch.source.organizations()))  # that process leads, and ends hours later
+    for seconds in (NAMES_EVERY - 100, 15, 15, 200, 15, 15, 15):
+        watch.cycle(seconds)
+        assert {organization.name for organization in books.organizations().values()} == {"Renamed"}
+
+
 def test_a_new_organization_is_listed_in_the_middle_of_a_long_cycle(
     make_watch: MakeWatch, source: WatchedHuntress
 ) -> None:
@@ -123,6 +139,25 @@ def test_a_new_organization_is_listed_in_the_middle_of_a_long_cycle(
     assert sorted(listed) == [*range(1, 101), 500]
     assert listed.index(500) < 2 * ORGANIZATIONS_EVERY / 10 + 5
     assert set(watch.runtime.books.listed_at()) == {*range(1, 101), 500}
+
+
+def test_a_poller_goes_on_leading_while_a_slow_source_gives_page_after_page(
+    make_watch: MakeWatch, source: WatchedHuntress
+) -> None:
+    """As with 50,000 open reports: a hundred pages, at two seconds each."""
+    crowd(source, 3, 20 * SMALL_PAGE)
+    watch = make_watch()
+    watch.polling.patience, watch.polling.clock = PATIENCE, watch.store.now
+    watch.polling.alive()
+
+    def arrived(request: Received) -> None:
+        watch.store.clock_offset += 20
+        watch.polling.attempt()  # as its thread does
+
+    source.trouble = arrived
+    result = watch.cycle()
+    assert result.complete
+    assert result.reports == 20 * SMALL_PAGE
 
 
 def busiest_minute(at: list[float]) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 
 import bridge.poller
+import bridge.unchanged
 from bridge.demo.server import Received
 from bridge.idempotency import snapshot_of
 from bridge.models import IncidentReport, ReportKey
@@ -146,6 +148,30 @@ def test_what_is_remembered_has_an_end() -> None:
         unchanged.remember(-1, b"", "", ())
         unchanged.turn(complete=False)
         assert len(unchanged) == MOST
+
+
+def test_what_is_remembered_has_an_end_also_where_all_of_it_is_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge.unchanged, "MOST", 10)
+    unchanged = Unchanged()
+    unchanged.hold_for(ROUTES, 5)
+    for cycle in range(3):
+        for number in range(10):  # those that are new are listed first
+            unchanged.remember(cycle * 10 + number, b"", "", ())
+        for number in range(cycle * 10):
+            with contextlib.suppress(KeyError):  # it was forgotten
+                unchanged.keep(number)
+        unchanged.turn(complete=True)
+        assert len(unchanged) == 10
+
+
+def test_an_item_nested_too_deeply_to_be_compared_is_read_anew() -> None:
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    raw, unchanged = {"id": 1, "more": deep}, Unchanged()
+    unchanged.hold_for(ROUTES, 5)
+    unchanged.remember(1, raw_digest(raw, None), "digest", ("psa",))
+    assert unchanged.find(raw, None) is None
 
 
 def test_what_follows_from_the_account_or_the_routes_holds_for_no_other() -> None:

@@ -64,12 +64,13 @@ def test_a_job_wakes_an_idle_worker(make_jobs: MakeJobs) -> None:
     assert jobs.client.keys("*") == [b"bridge:dramatiq:__heartbeats__"]
 
 
-def test_every_idle_process_is_woken(make_jobs: MakeJobs) -> None:
-    every = [make_jobs(threads=1) for _ in range(3)]
+@pytest.mark.parametrize("processes", [3, MOST_TOKENS + 2])
+def test_every_idle_process_is_woken(make_jobs: MakeJobs, processes: int) -> None:
+    every = [make_jobs(threads=1) for _ in range(processes)]
     for jobs in every:
         jobs.may_end.clear()
-    every[0].broker.enqueue_all([every[0].actor.message(number) for number in (1, 2, 3)])
-    wait_until(lambda: [len(jobs.done) for jobs in every] == [1, 1, 1], "each runs one")
+    every[0].broker.enqueue_all([every[0].actor.message(number) for number in range(processes)])
+    wait_until(lambda: [len(jobs.done) for jobs in every] == [1] * processes, "each runs one")
 
 
 def test_a_process_without_room_takes_no_token_and_asks_for_nothing(make_jobs: MakeJobs) -> None:
