@@ -793,16 +793,33 @@ class IdempotencyStore(Reading):
     def awaited(self, connector: str, later: Iterable[str]) -> Iterator[ReportKey]:
         """Reports that `connector` still has something to do for, now or soon: more than the things in `later`.
 
-        Of those scheduled at one moment, however they move meanwhile; what was done by the time it is looked at is not.
+        What moves meanwhile may come twice, or not at all beside others. None come only where there were none at one
+        moment.
         """
         named = json.dumps(sorted(later))
-        pipeline = self.client.pipeline(transaction=True)  # between two reads one could move, and be in neither
-        pipeline.zrange(self.key(f"due:{connector}"), 0, -1)
-        pipeline.zrange(self.key(f"ready:{connector}"), 0, -1)
-        reports = [report for found in pipeline.execute() for report in found]
-        for start in range(0, len(reports), SCRIPT_BATCH):
-            part = json.dumps(reports[start : start + SCRIPT_BATCH])
-            yield from map(report_key, self.script("awaited", connector, named, part))
+        # The way that a delivery goes by itself.
+        places = [self.key(f"due:{connector}"), self.key(f"ready:{connector}")]
+        none = True
+        for batch in self._batches(places):
+            for report in self.script("awaited", connector, named, json.dumps(batch)):
+                none = False
+                yield report_key(report)
+        if none:
+            # Redis serves nobody else while it answers this, so it is asked only then.
+            pipeline = self.client.pipeline(transaction=True)
+            for place in places:
+                pipeline.zrange(place, 0, -1)
+            reports = [report for found in pipeline.execute() for report in found]
+            for start in range(0, len(reports), SCRIPT_BATCH):
+                part = json.dumps(reports[start : start + SCRIPT_BATCH])
+                yield from map(report_key, self.script("awaited", connector, named, part))
+
+    def _batches(self, places: Iterable[str]) -> Iterator[list[str]]:
+        for place in places:
+            offset = 0
+            while batch := cast("list[str]", self.client.zrange(place, offset, offset + SCRIPT_BATCH - 1)):
+                offset += len(batch)
+                yield batch
 
     def under_way(self, connector: str, group: str) -> int:
         """Deliveries of `connector` that wait for nothing but a worker, and those that its workers are at."""

@@ -92,7 +92,7 @@ def _untold(runtime: Runtime) -> list[Delivery]:
     return [
         explained(delivery, {name: runtime.why_waiting(name)})
         for name in runtime.services
-        for report_id in runtime.store.awaited(name, LATER)
+        for report_id in dict.fromkeys(runtime.store.awaited(name, LATER))
         if (delivery := runtime.store.delivery(report_id, name)) and delivery.state in SETTLED
         if not set(delivery.todo) - LATER
     ]

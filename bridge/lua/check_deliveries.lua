@@ -47,7 +47,7 @@ local function check(place, report, connector)
   end
 
   -- What is written in it.
-  if not delivery.reference or delivery.reference == '' then return finds('no_reference') end
+  if not is_reference(delivery.reference) then return finds('no_reference') end
   for _, field in ipairs(NUMBERS) do
     if delivery[field] and delivery[field] ~= '' and not tonumber(delivery[field]) then
       finds('unreadable', function()

@@ -430,6 +430,9 @@ local function expanded(fields, report)
   return fields
 end
 
+-- Is this a reference? Not '' and not what is left of a short one when the patterns were lost.
+local function is_reference(text) return string.find(text or '', '^[%w%-]+$') end
+
 local function write_anew(key, fields)
   local flat = {}
   for field, value in pairs(fields) do

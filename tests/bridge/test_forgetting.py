@@ -18,6 +18,7 @@ from bridge.idempotency import SCHEMA, Deposed, IdempotencyStore
 from bridge.models import DeliveryState, TicketRef
 from bridge.news import facts
 from bridge.retrying import FORGOTTEN, retry_all
+from bridge.store_check import StoreCheck
 from bridge.web.delivery_actions import told
 from tests.bridge.stage import Stage
 from tests.bridge.test_following import ended, opened
@@ -425,6 +426,24 @@ def test_the_leading_poller_forgets_after_a_cycle(make_watch: MakeWatch, source:
     assert watch.store.delivery(1, "psa") is None
     assert watch.store.report(2) is not None
     assert watch.states() == {2: DeliveryState.CREATED}
+
+
+@pytest.mark.parametrize("instead", [(), (URL.format("\n"), "huntress-5-\n")])
+def test_what_was_kept_once_for_all_is_lost(store: IdempotencyStore, instead: tuple[str, ...]) -> None:
+    """No look-up may go by what is left of a reference, or a second ticket would be made."""
+    over(store, 1)
+    store.client.delete("bridge:patterns")
+    if instead:
+        store.client.rpush("bridge:patterns", *instead)
+    walk = StoreCheck(store, repair=True, reference=lambda report, connector: f"huntress-5-{report.id}")
+    found = list(walk.findings())
+    assert [(finding.code, finding.mended) for finding in found] == [("no_reference", True)]
+    its = store.delivery(1, CONNECTOR)
+    assert its is not None
+    assert its.reference == "huntress-5-1"
+    assert its.ticket is not None
+    assert its.ticket.id == ticket(1).id
+    assert list(StoreCheck(store).findings()) == []
 
 
 # -- what the poller sees of it ----------------------------------------------------------------------------------------

@@ -121,6 +121,8 @@ MOVES: Mapping[str, frozenset[tuple[Phase, Phase]]] = {
     "handle": frozenset(
         {(before, P.HANDLED) for before in (P.WAITING, P.TAKEN, P.SENDING, P.DOUBT, P.LOOKING, P.REJECTED, P.HELD)}
     ),
+    # Its report is long over.
+    "forget": frozenset((before, P.ABSENT) for before in (P.TOLD, P.REJECTED, P.HELD, P.HANDLED)),
     # Redis came back empty.
     "empty": frozenset((before, P.ABSENT) for before in Phase),
 }
@@ -214,7 +216,7 @@ def check_move(before: Seen, after: Seen, command: Command, at: float) -> None:
     if before.phase is not after.phase:
         moves = MOVES.get(command.name, frozenset())
         must((before.phase, after.phase) in moves, f"{command.name} may not lead {before.phase} -> {after.phase}")
-    if command.name == "empty":
+    if command.name == "empty" or (command.name == "forget" and after.phase is P.ABSENT):
         return
 
     held = bool(before.owner) and before.lease_until > at

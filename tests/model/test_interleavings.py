@@ -177,4 +177,38 @@ def test_every_fault_at_every_step(redis_url: str, in_doubt: bool) -> None:
             finally:
                 world.close()
             which += 1
-    assert tried > 7
+    assert tried > 10
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("again", [False, True], ids=["over", "open again"])
+def test_what_a_worker_that_stopped_at_every_step_finds_forgotten(redis_url: str, again: bool) -> None:
+    """It stands still until the report is over and forgotten; then it goes on, and the report may open again."""
+    forgotten = 0
+    for steps in range(LONGEST_TURN):
+        world = World(redis_url)
+        try:
+            at = begin(world, steps, in_doubt=False)
+            world.freeze(0)
+            for _ in range(20):
+                world.wait(10)
+                world.round()
+            world.end(1)
+            world.round()
+            world.wait(130)
+            world.round()
+            world.forget(deliveries=False)
+            world.forget(deliveries=True)
+            forgotten += world.phase(1) is Phase.ABSENT
+            if again:
+                world.report(1, "open again")
+            world.thaw(0)
+            world.finish(0)
+            world.come_to_rest()
+            assert len([made for made in world.system.tickets if not made.late]) <= 1 <= len(world.system.tickets)
+        except AssertionError as failure:
+            failure.add_note(f"the first stops before step {steps} ({at or 'none'})")
+            raise
+        finally:
+            world.close()
+    assert forgotten > LONGEST_TURN / 2

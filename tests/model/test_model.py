@@ -167,6 +167,12 @@ class Deliveries(RuleBasedStateMachine):
             case "empty":
                 self.world.empty()
 
+    @rule(deliveries=st.booleans(), seconds=st.sampled_from((0, 130)))
+    def forget(self, deliveries: bool, seconds: float) -> None:
+        """What is long over is forgotten."""
+        self.world.wait(seconds)
+        self.world.forget(deliveries=deliveries)
+
 
 def profile(config: pytest.Config) -> settings:
     """The same runs each time, a few; with `--long`, or as many as are asked for, others each time."""

@@ -35,6 +35,9 @@ from tests.model.model import FIELDS, RESTING, SETTLE, Command, Phase, Seen, che
 from tests.model.steps import BEGINNING, Clock, SteppedRedis, Turnstile
 from tests.model.ticket_system import PSA, NoDetails, PlainRenderer, PretendConnector, TicketSystem
 
+#: Seconds after a report's end at which it is forgotten: more than anything of it can still be in doubt.
+LONG_OVER = 2 * SETTLE
+
 
 class Process:
     """One process of the bridge that holds the real store, leases, prober and deliverer, but no threads of its own."""
@@ -92,6 +95,8 @@ class World:
         #: Reports that are over, by when they ended.
         self.over: dict[int, float] = {}
         self.records: dict[ReportKey, Seen] = {}
+        #: Since the store began.
+        self.tickets_forgotten = 0
         self.hints: deque[ReportKey] = deque()
         self.steps = 0
         self.done: Command | None = None
@@ -249,6 +254,7 @@ class World:
         ended = [
             IncidentReport(id, account_id=5, status="closed", closed_at=datetime.fromtimestamp(at, UTC), severity="low")
             for id, at in self.over.items()
+            if store.report(id) is not None or not absences.caught_up()  # nobody asks about what is forgotten
         ]
         pairs = [(report, [(PSA, reference(report.id))]) for report in ended]
         store.observe(leader, pairs, adopt=not absences.caught_up())
@@ -297,8 +303,30 @@ class World:
         self.check(Command("handle"))
         self._judge()
 
+    def forget(self, *, deliveries: bool) -> None:
+        """A round over what is long over: its snapshots go, or all of it."""
+        store, before = self.hub.store, self._tickets_known()
+        keep = round(LONG_OVER * 1000)
+        state: object = 1
+        while state:
+            leader = int(store.script("lead", "poller", "hub", 6000))
+            *_, state = store.answer("forget", leader, 1, keep, keep if deliveries else 0, 0)
+        self.tickets_forgotten += before - self._tickets_known()
+        for report, record in self.records.items():
+            if record.phase is not Phase.ABSENT and store.delivery(report, PSA) is None:
+                require(report not in self.open, "what is open is not forgotten", report, record)
+        self.check(Command("forget"))
+        self._judge()
+
+    def _tickets_known(self) -> int:
+        return sum((each.ticket is not None) + (each.other_ticket != "") for each in self.hub.store.deliveries())
+
+    def _forgotten(self, report: ReportKey) -> bool:
+        return report not in self.open and self.hub.store.report(report) is None
+
     def empty(self) -> None:
         """Redis loses everything."""
+        self.tickets_forgotten = 0
         self.eye.flushdb()
         self.check(Command("empty"))
         self._judge()
@@ -338,7 +366,10 @@ class World:
 
     def _rests(self) -> bool:
         """Nothing is under way: not in the records, not in the ticket system."""
-        still = all(record.phase is Phase.TOLD for record in self.records.values() if record.phase is not Phase.ABSENT)
+        still = all(
+            record.phase in (Phase.TOLD, Phase.ABSENT) or (record.phase in RESTING and self._forgotten(report))
+            for report, record in self.records.items()
+        )
         return (
             still
             and not self.system.late
@@ -363,12 +394,16 @@ class World:
             if record.phase is Phase.ABSENT:
                 continue
             require(record.phase in RESTING, "everything comes to rest", key, record)
+            if record.phase is not Phase.TOLD and self._forgotten(key):
+                continue
             require(sum(not each.late for each in made) <= 1 <= len(made), "one report makes one ticket", *made)
             assert record.ticket is not None
             require(record.ticket in [each.id for each in made], "the record names a ticket that exists", record, *made)
             delivery = self.hub.store.delivery(key, PSA)
             assert delivery is not None
-            if "not done" not in delivery.remark:
+            if "not done" not in delivery.remark and not self._forgotten(
+                key
+            ):  # that may be all that a late worker brings
                 wanted = DeliveryState.CLOSED if key in self.over else DeliveryState.CREATED
                 require(delivery.state is wanted, "the ticket knows whether its report is over", key, delivery)
             if delivery and "not done" not in delivery.remark:
@@ -388,7 +423,8 @@ class World:
         counted = Counters(self.hub.store).totals().deliveries
         tickets = counted.get((PSA, "created"), 0) + counted.get((PSA, "found"), 0) - counted.get((PSA, "continued"), 0)
         seconds = sum(each.other_ticket != "" for each in known)
-        require(len(known) <= tickets <= len(known) + seconds, "each ticket is counted once", counted, *known)
+        most = len(known) + seconds + self.tickets_forgotten
+        require(len(known) <= tickets <= most, "each ticket is counted once", counted, *known)
 
 
 def reference(report: ReportKey) -> str:
