@@ -49,6 +49,8 @@ LONGEST_HOLD = 3600.0
 HELD_BACK = frozenset({Step.CREATE, Step.UPDATE, Step.END, Step.REOPEN})
 FOLLOWING = frozenset({Step.RESUME, Step.UPDATE, Step.END, Step.REOPEN})
 RENDER_SECONDS = 60.0
+#: Turns that follow the first one of a job; then the slot is given out anew, maybe to a worker that has less to do.
+MOST_IN_A_ROW = 20
 
 
 @dataclass(frozen=True)
@@ -132,14 +134,34 @@ class Deliverer:
         self.draw = draw or random.Random()  # noqa: S311 - jitter, no secret
         self.sleep = sleep
 
-    def deliver(self, report_id: ReportKey, connector: str) -> None:
-        """One turn. Returns when the delivery was claimed, moved one step and let go, or was not to be had."""
-        known: dict[str, object] = {"report_id": report_id, "connector": connector, "trace_id": new_trace()}
-        log = structlog.get_logger(__name__).bind(**known)
+    def work(self, report_id: ReportKey, connector: str) -> None:
+        """A turn at this delivery, then at whatever comes first for the same connector, while there is something.
+
+        A slot that is filled again by whoever frees it is empty for a moment only. Connectors that share their slots
+        leave it to the dispatcher, which knows what comes first of all that they have.
+        """
+        took = self.deliver(report_id, connector)
+        for _ in range(MOST_IN_A_ROW):
+            if not took or not self._alone(connector):
+                return
+            took = self.deliver(None, connector)
+
+    def _alone(self, connector: str) -> bool:
+        services = self.surroundings().services
+        service = services.get(connector)
+        return service is not None and sum(each.group == service.group for each in services.values()) == 1
+
+    def deliver(self, report_id: ReportKey | None, connector: str) -> bool:
+        """One turn, at the most urgent delivery of `connector` where none is named.
+
+        Returns when the delivery was claimed, moved one step and let go, or was not to be had: False.
+        """
         around = self.surroundings()
         service = around.services.get(connector)
         if service is None or self.stopping():
-            return
+            return False
+        known: dict[str, object] = {"connector": connector, "trace_id": new_trace()}
+        log = structlog.get_logger(__name__).bind(**known)
         asked_at = self.keeper.clock()
         try:
             claim = self.store.claim(
@@ -148,14 +170,23 @@ class Deliverer:
                 group=service.group,
                 concurrency=service.limit,
                 settle=service.settings.settle,
+                proof=service.connector.can_find,
             )
         except redis.RedisError as error:
-            log.warning("not claimed: the store does not answer; the delivery is due again by itself", error=str(error))
-            return
+            log.warning(
+                "not claimed: the store does not answer; the delivery is due again by itself",
+                report_id=report_id,
+                error=str(error),
+            )
+            return False
         if isinstance(claim, str):
-            log.debug("not claimed", why=claim)
-            return
-        known |= {"organization_id": claim.organization_id, "attempt": claim.attempts}
+            log.debug("not claimed", report_id=report_id, why=claim)
+            return False
+        known |= {
+            "report_id": claim.report_id,
+            "organization_id": claim.organization_id,
+            "attempt": claim.attempts,
+        }
         log = log.bind(**known, reference=claim.reference)
         with traced(**known), self.keeper.hold(claim, asked_at) as lease:
             turn = Turn(self, around, service, claim, lease, log)
@@ -167,8 +198,10 @@ class Deliverer:
                 log.warning(
                     "the store does not answer; the lease runs out and the delivery is due again", error=str(error)
                 )
+                return False
             except Exception as error:
                 turn.end_with(turn.internal(error))
+        return True
 
 
 class Turn:

@@ -34,6 +34,8 @@ PROBE_LOOK = 5.0
 LOOK_AGAIN = 0.05
 #: Seconds between looks at least, when the next delivery is due by then: where many are, not all come in one look.
 SHORTEST_WAIT = 0.005
+#: Seconds from the start of one look to that of the next, at least.
+LOOKS_APART = 0.02
 #: Seconds that the dispatcher's loop may stand still before another process takes over.
 PATIENCE = 30.0
 #: Messages waiting in Dramatiq's queue above which no more are added: no worker runs, or all are busy.
@@ -72,6 +74,7 @@ class Dispatcher:
         """Dispatches until `stopping`."""
         probing = threading.Thread(target=self._probe, args=(stopping,), name="prober", daemon=True)
         probing.start()
+        looked_at = -math.inf
         while not stopping.is_set():
             self.leadership.alive()
             try:
@@ -79,6 +82,9 @@ class Dispatcher:
                     self._most_queued = math.inf  # another process enqueues
                     stopping.wait(0.2)
                     continue
+                # Where one delivery ends after the other, whoever ended one takes the next; a look finds the rest.
+                stopping.wait(max(0.0, looked_at + LOOKS_APART - self.clock()))
+                looked_at = self.clock()
                 if self.look():
                     self._wait(LOOK_AGAIN)
                 else:

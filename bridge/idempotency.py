@@ -442,26 +442,37 @@ class IdempotencyStore(Reading):
     # -- the worker's side ---------------------------------------------------------------------------------------------
 
     def claim(
-        self, report_id: ReportKey, connector: str, *, group: str, concurrency: int, settle: float
+        self,
+        report_id: ReportKey | None,
+        connector: str,
+        *,
+        group: str,
+        concurrency: int,
+        settle: float,
+        proof: bool = False,
     ) -> Claim | str:
-        """The delivery, owned for `LEASE` seconds; or why not: `missing`, `busy`, `early`, `paused`, `full`."""
+        """The delivery, owned for `LEASE` seconds; or why not: `missing`, `busy`, `early`, `paused`, `full`, `nothing`.
+
+        Without `report_id` the most urgent one that `dispatch`, asked with the same `proof`, could give out now.
+        """
         token = secrets.token_hex(8)
         offsets = json.dumps([round(offset * 1000) for offset in look_up_offsets(settle)])
         answer = self.answer(
             "claim",
-            report_id,
+            "" if report_id is None else report_id,
             connector,
             token,
             round(LEASE * 1000),
             group,
             concurrency,
             offsets,
+            1 if proof else 0,
         )
         if answer[0] != "claimed":
             return cast(str, answer[0])
         fields, report, progress = (_pairs(flat) for flat in answer[1:4])
         return Claim(
-            report_id=report_id,
+            report_id=report_key(answer[5]),
             connector=connector,
             token=token,
             state=DeliveryState(fields["state"]),

@@ -62,7 +62,7 @@ class Process:
             runtime.surroundings,
             stopping=self.stopping.is_set,
         )
-        self.actor = deliver_actor(self.broker, deliverer.deliver)
+        self.actor = deliver_actor(self.broker, deliverer.work)
         self.poller: Poller | None = None
 
     # -- parts ---------------------------------------------------------------------------------------------------------

@@ -1,9 +1,24 @@
--- Takes a delivery for one owner. ARGV: report, connector, owner token, lease in ms, slot group, concurrency, JSON of the
--- look-up offsets in ms. Answers {'claimed', delivery, report, progress, time in ms}, the hashes as flat field lists, or
--- {why not}.
+-- Takes a delivery for one owner. ARGV: report ('' whichever comes first of what `dispatch` could give out now), connector, owner
+-- token, lease in ms, slot group, concurrency, JSON of the look-up offsets in ms, whether creates must be proven findable (1 or 0;
+-- asked where no report is named). Answers {'claimed', delivery, report, progress, time in ms, report's id}, the hashes as flat
+-- field lists, or {why not}.
 if not same_birth() then return {'reborn'} end
 local report, connector, token, lease, group = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local limit, offsets = tonumber(ARGV[8]), cjson.decode(ARGV[9])
+if report == '' then
+  purge_slots(group)
+  local holders = redis.call('ZRANGE', P .. 'slots:' .. group, 0, -1)
+  for _, holder in ipairs(holders) do -- claimed already, but the answer was lost
+    local its, name = string.match(holder, '^(.-)|(.*)$')
+    if redis.call('HGET', delivery_key(name, its), 'owner') == token then report = its end
+  end
+  if report == '' then
+    local proven = ARGV[10] ~= '1' or redis.call('HGET', P .. 'proof:' .. connector, 'state') == 'proven'
+    if not proven or #holders >= limit then return {'nothing'} end
+    report = redis.call('ZRANGE', P .. 'ready:' .. connector, 0, 0)[1]
+    if not report then return {'nothing'} end
+  end
+end
 local key = delivery_key(connector, report)
 awake(key, report)
 adjust(connector, report)
@@ -87,4 +102,4 @@ redis.call('HSET', key, 'owner', token, 'lease_until', int(lease_until), 'group'
 redis.call('ZADD', P .. 'slots:' .. group, int(lease_until), member(connector, report))
 schedule(connector, report, lease_until)
 return {'claimed', redis.call('HGETALL', key), redis.call('HGETALL', P .. 'report:' .. report),
-  redis.call('HGETALL', P .. 'progress:' .. report .. ':' .. connector), int(now)}
+  redis.call('HGETALL', P .. 'progress:' .. report .. ':' .. connector), int(now), report}

@@ -121,3 +121,14 @@ def test_what_an_owner_did_is_remembered_once_also_when_its_script_failed_at_fir
     store.release(owner)
     assert Counters(store).totals().deliveries[CONNECTOR, "noted"] == 2
     assert [each.what for each in store.history(1, CONNECTOR)].count("noted") == 2
+
+
+def test_a_worker_that_takes_what_comes_next_takes_one(client: redis.Redis) -> None:
+    store = Repeating(client)
+    store.open()
+    observe(store, report(1), report(2))
+    first = store.claim(None, CONNECTOR, group=CONNECTOR, concurrency=3, settle=60)
+    second = store.claim(None, CONNECTOR, group=CONNECTOR, concurrency=3, settle=60)
+    assert isinstance(first, Claim)
+    assert isinstance(second, Claim)
+    assert [first.report_id, first.attempts, second.report_id, second.attempts] == [1, 1, 2, 1]

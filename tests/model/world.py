@@ -188,7 +188,7 @@ class World:
         """An idle worker gets a message, whether or not the delivery is due."""
         process = self.workers[worker]
         if not process.at:
-            process.turnstile.run(lambda: process.deliverer.deliver(report, PSA))
+            process.turnstile.run(lambda: process.deliverer.work(report, PSA))
             self._judge()
 
     def step(self, worker: int, fault: str = "", *, times: int = 1) -> int:
