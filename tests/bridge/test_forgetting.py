@@ -478,4 +478,4 @@ def test_the_quick_look_at_a_listed_report_finds_what_the_thorough_one_does(
     assert store.seen(lead(store, "poller"), [(1, "d", [CONNECTOR])]) == set()
     scheduled = store.client.zscore("bridge:ready:psa", "1") is not None
     store.client.zadd("bridge:ready:psa", {"1": 1})
-    assert scheduled == bool(store.script("awaited", CONNECTOR, "[]", "ready", 0, 9)[1])
+    assert scheduled == bool(list(store.awaited(CONNECTOR, [])))
