@@ -136,8 +136,9 @@ local function check(place, report, connector)
     finds('not_scheduled', again)
   elseif (due or ready) and not delivery.owner and (state == 'rejected' or state == 'held' or state == 'handled' or state == 'gone') then
     finds('scheduled_in_vain', function() unschedule(connector, report) end)
-  -- (A dispatcher that still moves what the clock was set back for finds by itself what is scheduled too late.)
-  elseif due and tonumber(due) > latest + 1000 and not redis.call('HGET', P .. 'meta', 'set_back:' .. connector) then
+  -- (A dispatcher that still moves what the clock was set back for finds by itself what is scheduled too late; it takes 2 s or less
+  -- for no jump.)
+  elseif due and tonumber(due) > latest + 3000 and not redis.call('HGET', P .. 'meta', 'set_back:' .. connector) then
     finds('too_late', again)
   elseif ready and delivery.order and tonumber(ready) ~= num(delivery.order) and tonumber(ready) ~= num(delivery.order) - BEGUN_FIRST then
     finds('wrong_turn', function() schedule(connector, report, now) end)

@@ -167,6 +167,16 @@ def test_a_doubt_that_a_repair_begins_is_as_old_as_the_repair_though_the_clock_w
     assert 0 <= store.now() - mended.doubt_at < 30
 
 
+def test_a_clock_that_is_set_back_by_less_than_the_dispatcher_notices_gives_no_false_alarm(
+    store: IdempotencyStore,
+) -> None:
+    observe(store, report(1))
+    assert look(store, most=1) == [1]
+    pass_time(store, -1.9)
+    look(store, passed=0.1)
+    assert list(StoreCheck(store).findings()) == []
+
+
 def claim_when_due(store: IdempotencyStore) -> Claim:
     pass_time(store, 6)
     assert look(store, passed=6, most=1) == [1]
