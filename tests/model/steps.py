@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -155,6 +156,8 @@ class SteppedRedis(redis.Redis):
         answer = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         if fault == "twice":
             answer = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        if command.name == "claim" and answer[0] == "claimed":
+            command = replace(command, report=int(answer[5]))  # it may have been asked for whatever comes next
         self.carried_out(command)
         if fault == "answer lost":
             raise redis.ConnectionError("the answer was lost")
@@ -170,4 +173,4 @@ class SteppedRedis(redis.Redis):
         own = args[6:]
         if name not in ("claim", "begin_create", "record", "release", "progress", "plan", "tell", "anew", "drop"):
             return Command(name)
-        return Command(name, int(own[0]), own[2], int(own[3]) if name == "record" else None)
+        return Command(name, int(own[0]) if own[0] != "" else None, own[2], int(own[3]) if name == "record" else None)
