@@ -280,12 +280,12 @@ class Bookkeeping:
 
     def beat(self, role: str, problem: str = "") -> None:
         """This process says that it does its work as `role`, or why it does not."""
-        now, key = self.store.now(), self.store.key("heartbeats")
-        self.client.hset(key, _beating(role), json.dumps({"at": now, "problem": problem}))
-        beats = cast("dict[str, str]", self.client.hgetall(key))
-        gone = [name for name, entry in beats.items() if abs(now - json.loads(entry)["at"]) > HEARTBEAT_KEPT]
-        if gone:
-            self.client.hdel(key, *gone)
+        self.beat_all({role: problem})
+
+    def beat_all(self, problems: Mapping[str, str]) -> None:
+        """`beat` for several roles at once: for each, why this process does not do its work ('' while it does)."""
+        beats = [text for role, problem in problems.items() for text in (_beating(role), problem)]
+        self.store.script("beat", HEARTBEAT_KEPT * 1000, *beats)
 
     def leave(self, role: str) -> None:
         """A clean stop: this process is not expected to beat any more."""

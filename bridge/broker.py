@@ -20,7 +20,7 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from bridge.wake import LOOK_EVERY, HintBroker, HintConsumer
+from bridge.wake import LOOK_EVERY, HintBroker, HintConsumer, WorkQueue
 
 #: Seconds to wait for one answer; a server that needs two for every command is still served.
 ANSWER_TIMEOUT = 4.0
@@ -33,8 +33,8 @@ QUICK_TIMEOUT = 1.0
 #: Seconds after which an idle connection is checked before it is used.
 IDLE_CHECK = 30
 
-#: Seconds after which an idle worker thread looks whether it is to stop; work wakes it at once.
-STOP_LOOK = 0.5
+#: Seconds after which an idle worker thread looks whether it is to stop; work and the end wake it at once.
+STOP_LOOK = 60.0
 #: Milliseconds without a sign of life until another worker's messages are queued again.
 HEARTBEAT_TIMEOUT = 60_000
 #: Milliseconds that a message for an actor nobody knows is kept for a look at it.
@@ -198,12 +198,14 @@ class WorkerThreads:
         self._broker = broker
         self._middleware = list(broker.middleware)
         self._worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=look_every)
+        self._queue = self._worker.work_queue = WorkQueue()
         # One message per thread and not two: what waits here is out of reach for an idle worker elsewhere.
         self._worker.queue_prefetch = threads
 
     def start(self) -> None:
         """Actors must be declared by now."""
         self._broker.stopping.clear()
+        self._queue.begin()
         self._worker.start()
         self._settle_threads()
 
@@ -225,6 +227,9 @@ class WorkerThreads:
         for thread in self._worker.consumers.values():
             if isinstance(thread.consumer, HintConsumer):
                 thread.consumer.look()
+        for worker in self._worker.workers:
+            worker.stop()
+        self._queue.end()
         try:
             self._worker.stop(timeout=int(timeout * 1000))
         except redis.RedisError as error:

@@ -1,8 +1,8 @@
 """What is due? Enqueues it as soon as its connector has room, most urgent first.
 
-New reports and finished deliveries wake the dispatcher at once; else it sleeps until the next delivery is due. A look
-once a second is the safety net. Retry, crash recovery and lost messages are this one mechanism; the queue is only a
-hint.
+New reports and finished deliveries wake the dispatcher at once; else it sleeps until the next delivery is due. As the
+safety net it reads once a second whether anything is. Retry, crash recovery and lost messages are this one mechanism;
+the queue is only a hint.
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ from bridge.probe import Prober
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between looks when nothing wakes the dispatcher.
+#: Seconds between looks when nothing wakes the dispatcher, and between readings whether there is reason for one.
 LOOK_EVERY = 1.0
-#: Seconds until the look after one that found something; only one that finds nothing asks what is due next.
+#: Seconds between looks when nothing is due: each notices a clock that was set back, and drops what ran out.
+IDLE_LOOK = 5.0
+#: Seconds between looks of the prober for itself; the dispatcher tells it of a probe that is due, unless it is busy.
+PROBE_LOOK = 5.0
+#: Seconds until the look after one that found something; only after one that found nothing is it asked what comes next.
 LOOK_AGAIN = 0.05
 #: Seconds between looks at least, when the next delivery is due by then: where many are, not all come in one look.
 SHORTEST_WAIT = 0.005
@@ -62,6 +66,7 @@ class Dispatcher:
         self._most_queued = math.inf
         self.clock = clock
         self._looked_at: dict[str, float] = {}
+        self._probe_due = threading.Event()
 
     def run(self, stopping: threading.Event) -> None:
         """Dispatches until `stopping`."""
@@ -74,7 +79,10 @@ class Dispatcher:
                     self._most_queued = math.inf  # another process enqueues
                     stopping.wait(0.2)
                     continue
-                self._wait(LOOK_AGAIN if self.look() else self._until_due())
+                if self.look():
+                    self._wait(LOOK_AGAIN)
+                else:
+                    self._sleep(stopping)
             except Deposed:
                 log.info("another process dispatches now")
                 stopping.wait(LOOK_EVERY)
@@ -84,6 +92,7 @@ class Dispatcher:
             except Exception:
                 log.exception("an error inside the dispatcher")
                 stopping.wait(LOOK_EVERY)
+        self._probe_due.set()
         probing.join(timeout=5)
 
     def look(self) -> int:
@@ -125,28 +134,40 @@ class Dispatcher:
                 log.debug("dispatched", report_id=report_id, connector=name)
         return len(reports)
 
-    def _wait(self, seconds: float) -> None:
+    def _sleep(self, stopping: threading.Event) -> None:
+        """Until there is reason for a look: a wake, a delivery that is due, or `IDLE_LOOK` seconds without one."""
+        began, first = self.clock(), True
+        while self.leadership.number and not stopping.is_set():
+            upcoming = self.store.upcoming(self.services())
+            if upcoming.probe <= 0:
+                self._probe_due.set()
+            if upcoming.ready and not first:
+                return  # whoever was woken for it is gone
+            # What is due stays so until a worker fetches, where the queue is too long.
+            soon = upcoming.due < LOOK_EVERY and self._most_queued <= MOST_QUEUED
+            woken = self._wait(max(SHORTEST_WAIT, upcoming.due) if soon else LOOK_EVERY)
+            # Ready, and not taken by the last look: it waits for room, or for its connector's pause or proof to end.
+            if woken or soon or upcoming.ready or self.clock() - began >= IDLE_LOOK:
+                return
+            self.leadership.alive()
+            first = False
+
+    def _wait(self, seconds: float) -> bool:
+        """Waits for a wake, at most so long. False: nobody sent one."""
         if seconds >= LOOK_EVERY:
-            self.store.wait_for_wake(LOOK_EVERY)
-            return
-        # An idle Redis ends a wait up to 0.1 s late (it looks ten times a second), so this process ends it itself.
+            return self.store.wait_for_wake(LOOK_EVERY)
+        # An idle Redis ends a wait up to half a second late (it looks so seldom), so this process ends it itself.
         timer = threading.Timer(seconds, self._wake)
         timer.daemon = True
         timer.start()
         try:
-            self.store.wait_for_wake(LOOK_EVERY)
+            return self.store.wait_for_wake(LOOK_EVERY)
         finally:
             timer.cancel()
 
     def _wake(self) -> None:
         with suppress(redis.RedisError):  # then the wait ends by itself
             self.store.wake()
-
-    def _until_due(self) -> float:
-        """Seconds until the next delivery is due; `LOOK_EVERY` at most."""
-        if self._most_queued > MOST_QUEUED:
-            return LOOK_EVERY  # what is due stays so until a worker fetches
-        return max(SHORTEST_WAIT, min(LOOK_EVERY, self.store.next_due(self.services())))
 
     def _take_in_turn(self, number: int, group: list[Service]) -> int:
         """Connectors that share their slots: the most urgent delivery of all goes first."""
@@ -165,7 +186,11 @@ class Dispatcher:
             count += taken
 
     def _probe(self, stopping: threading.Event) -> None:
-        while not stopping.wait(LOOK_EVERY):
+        while True:
+            self._probe_due.wait(PROBE_LOOK)
+            self._probe_due.clear()
+            if stopping.is_set():
+                return
             try:
                 if self.leadership.number:
                     self.prober.probe_due(self.services, stopping)

@@ -20,8 +20,8 @@ log = structlog.get_logger(__name__)
 TIMEOUT = 10.0
 #: Bytes of an answer beyond which it is not read; monitors answer "OK".
 MAX_ANSWER = 1024 * 1024
-#: Seconds between looks at whether the process stops.
-IDLE = 0.5
+#: Seconds between looks at whether the process stops, where nobody says so.
+IDLE = 30.0
 
 
 class Heartbeat:
@@ -30,23 +30,33 @@ class Heartbeat:
     def __init__(self, books: Bookkeeping, settings: Callable[[], AlertsSettings]) -> None:
         self.books = books
         self.settings = settings
-        self._due = threading.Event()
+        #: Set: something is to be looked at, a poll that is to be told or the end.
+        self._look = threading.Event()
+        self._due = False
         self._works: bool | None = None
         self._session: tuple[AlertsSettings, HttpSession] | None = None
 
     def polled(self) -> None:
         """This process completed a poll. Returns at once."""
-        self._due.set()
+        self._due = True
+        self._look.set()
+
+    def end(self) -> None:
+        """The process stops. Returns at once."""
+        self._look.set()
 
     def run(self, stopping: threading.Event) -> None:
         """Sends until `stopping`, and what is due then."""
-        while self._due.wait(IDLE) or not stopping.is_set():
-            if self._due.is_set():
-                self._due.clear()
-                try:
-                    self.send()
-                except Exception:
-                    log.exception("an error inside the heartbeat")
+        while not stopping.is_set() or self._due:
+            self._look.wait(IDLE)
+            self._look.clear()
+            if not self._due:
+                continue
+            self._due = False
+            try:
+                self.send()
+            except Exception:
+                log.exception("an error inside the heartbeat")
         if self._session:
             self._session[1].close()
 

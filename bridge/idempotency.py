@@ -205,6 +205,18 @@ def notified(report: IncidentReport) -> str:
     return str(round(report.since.timestamp() * 1000)) if report.since else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Upcoming:
+    """What the dispatcher has before it. Times: seconds from now, negative when past, infinite when there is none."""
+
+    #: Until the next delivery of those that wait for a time.
+    due: float
+    #: Is any delivery due already?
+    ready: bool
+    #: Until a paused connector is probed.
+    probe: float
+
+
 class IdempotencyStore(Reading):
     """One store, shared by all processes. `settle` is the longest of the connectors', in seconds.
 
@@ -398,18 +410,22 @@ class IdempotencyStore(Reading):
         )
         return first[0][1] if first else None
 
-    def next_due(self, connectors: Iterable[str]) -> float:
-        """Seconds until the next delivery of `connectors` is due, of those that wait for a time; else infinite."""
+    def upcoming(self, connectors: Iterable[str]) -> Upcoming:
+        """What `connectors` have before them, in one round trip."""
         pipeline = self.client.pipeline(transaction=False)
         pipeline.time()
         for connector in connectors:
             pipeline.zrange(self.key(f"due:{connector}"), 0, 0, withscores=True)
-        time, *firsts = pipeline.execute()
-        return min((at / 1000 for first in firsts for _, at in first), default=math.inf) - self.moment(time)
+            pipeline.exists(self.key(f"ready:{connector}"))
+            pipeline.hget(self.key(f"pause:{connector}"), "next_probe")
+        time, *found = pipeline.execute()
+        now, due = self.moment(time), [at / 1000 for first in found[::3] for _, at in first]
+        probes = [int(at) / 1000 for at in found[2::3] if at]
+        return Upcoming(min(due, default=math.inf) - now, any(found[1::3]), min(probes, default=math.inf) - now)
 
-    def wait_for_wake(self, seconds: float) -> None:
-        """Returns when something became due, at the latest after `seconds`."""
-        self.client.blpop([self.key("wake")], timeout=seconds)
+    def wait_for_wake(self, seconds: float) -> bool:
+        """Returns when something became due, at the latest after `seconds`; False: nobody said that something did."""
+        return self.client.blpop([self.key("wake")], timeout=seconds) is not None
 
     def wake(self) -> None:
         self.client.lpush(self.key("wake"), "1")

@@ -49,6 +49,7 @@ class Process:
         self._threads: list[threading.Thread] = []
         self._leaderships: list[Leadership] = []
         self._worker: WorkerThreads | None = None
+        self._heartbeat: Heartbeat | None = None
         self._seen: dict[Path, tuple[int, int, int]] = {}
         settings = runtime.settings
         client, shared_database = broker_client(runtime.url, settings.redis.broker_url.get_secret_value())
@@ -131,7 +132,7 @@ class Process:
         runtime = self.runtime
         leadership = self._lead("poller", POLLER_PATIENCE)
         runtime.moving = leadership.alive
-        heartbeat = Heartbeat(runtime.books, lambda: runtime.settings.alerts)
+        heartbeat = self._heartbeat = Heartbeat(runtime.books, lambda: runtime.settings.alerts)
         self._thread("heartbeat", lambda: heartbeat.run(self.stopping))
         self.poller = Poller(
             runtime.store,
@@ -176,9 +177,10 @@ class Process:
 
     def beat(self) -> None:
         """One round of housekeeping: sign of life, embedded Redis, changed configuration."""
+        answered = self._say_alive()
         if self.runtime.embedded is not None:
             try:
-                self.runtime.embedded.ensure_alive()
+                self.runtime.embedded.ensure_alive(answered=answered)
             except EmbeddedRedisError as error:
                 log.error("the embedded Redis does not run", error=str(error))
         if self._changed_files() or self._reload.is_set():
@@ -194,9 +196,15 @@ class Process:
                 if taken and self._worker is not None:
                     self._worker.resize(self.runtime.settings.worker_threads)
         self.runtime.requests.flush()
-        with suppress(redis.RedisError):  # the parts say so themselves; a missing beat is what tells the health check
-            for role in self.roles:
-                self.runtime.books.beat(role, self.problem(role))
+
+    def _say_alive(self) -> bool:
+        """Writes this process' sign of life. False: Redis did not answer, or was not asked."""
+        try:
+            if self.roles:
+                self.runtime.books.beat_all({role: self.problem(role) for role in self.roles})
+            return bool(self.roles)
+        except redis.RedisError:
+            return False  # the parts say so themselves; a missing beat is what tells the health check
 
     def problem(self, role: str) -> str:
         """Why this process does not do its work as `role`; '' while it does."""
@@ -222,6 +230,8 @@ class Process:
             leadership.stop()  # first, so that another process takes over while requests in flight end here
         if self._worker is not None:
             self._worker.stop(STOP_SECONDS)
+        if self._heartbeat is not None:
+            self._heartbeat.end()
         for thread in self._threads:
             thread.join(timeout=5)
         with suppress(redis.RedisError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from queue import Empty, PriorityQueue
 from typing import Any
 
 import dramatiq
@@ -20,7 +21,7 @@ from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.common import current_millis
 from dramatiq.errors import ConnectionClosed
 
-#: Milliseconds that an idle worker process waits for a token, at most; far less than Dramatiq takes for death.
+#: Milliseconds between two looks of an idle worker process, at most; far less than Dramatiq takes for death.
 LOOK_EVERY = 1_000
 #: Tokens kept while nobody waits. One too many costs whoever takes it a look in vain, so few.
 MOST_TOKENS = 8
@@ -190,3 +191,31 @@ class HintConsumer(_RedisConsumer):
         taken = self.broker.client.blpop([tokens, self.broker.end_token(self.queue_name)], timeout=self.timeout / 1000)
         if taken and taken[0] == tokens.encode() and self.broker.stopping.is_set():
             self.broker.leave_tokens(self.queue_name, 1)  # for another process
+
+
+class WorkQueue(PriorityQueue[Any]):
+    """What a worker process has fetched. Its threads wait here, and are told of the end instead of looking for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended = False
+
+    def begin(self) -> None:
+        self._ended = False
+
+    def end(self) -> None:
+        """From now on nobody waits here, and who waits now goes without."""
+        with self.not_empty:
+            self._ended = True
+            self.not_empty.notify_all()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """The next message. Raises `queue.Empty`, where it is to `block` after `timeout` seconds."""
+        with self.not_empty:
+            if block:
+                self.not_empty.wait_for(lambda: self._qsize() or self._ended, timeout)
+            if not self._qsize() or (block and self._ended):
+                raise Empty
+            item = self._get()
+            self.not_full.notify()
+            return item

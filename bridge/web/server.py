@@ -12,7 +12,7 @@ from typing import Any, cast
 import structlog
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
-from waitress.server import create_server
+from waitress.server import BaseWSGIServer, create_server
 
 from bridge.runtime import Runtime
 from bridge.settings import ConfigurationError
@@ -31,8 +31,8 @@ OF_ONE = CONNECTIONS // 4
 #: Seconds after which a connection is closed on which nothing moves, and those that one request may take to arrive.
 IDLE = 30
 SLOWEST = 30.0
-#: Seconds between two looks whether the page is to end.
-LOOK_EVERY = 0.5
+#: Seconds between two looks at connections on which nothing moves.
+LOOK_EVERY = 5.0
 #: Most bytes of a request's headers.
 LONGEST_HEADERS = 32_768
 
@@ -122,3 +122,6 @@ class WebServer:
         stopping.wait()
         self.server.task_dispatcher.shutdown()  # meanwhile what is being answered is still sent
         self._answered.set()
+        for socket in list(self._sockets.values()):
+            if isinstance(socket, BaseWSGIServer):
+                socket.pull_trigger()  # ends its look

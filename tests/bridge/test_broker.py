@@ -298,7 +298,6 @@ def quick_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dramatiq waits 3 and 5 s between two attempts to reach Redis."""
     monkeypatch.setattr(dramatiq.worker, "CONSUMER_RESTART_DELAY_SECS", 0.05)
     monkeypatch.setattr(dramatiq.worker, "POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.05)
-    monkeypatch.setattr(subject, "STOP_LOOK", 0.05)
 
 
 @pytest.fixture

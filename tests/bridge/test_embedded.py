@@ -203,6 +203,17 @@ def test_ensure_alive_restarts_a_server_that_died(data_dir: Path) -> None:
     server.release()
 
 
+def test_one_that_answered_is_not_asked_again_while_its_socket_is_there(data_dir: Path) -> None:
+    server = EmbeddedRedis(data_dir)
+    with client(server.acquire()) as connection:
+        before = connection.info("stats")["total_connections_received"]
+        assert not server.ensure_alive(answered=True)
+        assert connection.info("stats")["total_connections_received"] == before
+        (data_dir / "redis.sock").unlink()
+        assert server.ensure_alive(answered=True)
+    server.release()
+
+
 def test_of_many_who_see_it_die_exactly_one_restarts_it(data_dir: Path) -> None:
     users = [EmbeddedRedis(data_dir) for _ in range(6)]
     url = {user.acquire() for user in users}.pop()

@@ -29,7 +29,6 @@ def make_jobs(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeJ
     """Starts a worker that looks into the queue by itself every `look_every` ms."""
     monkeypatch.setattr(dramatiq.worker, "CONSUMER_RESTART_DELAY_SECS", 0.05)
     monkeypatch.setattr(dramatiq.worker, "POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.05)
-    monkeypatch.setattr(subject, "STOP_LOOK", 0.05)
     monkeypatch.setattr(subject, "ANSWER_TIMEOUT", 2 * NEVER / 1000)
     started = []
 
