@@ -84,7 +84,13 @@ class Absences:
 
         `due`: no others. One round trip for each `BATCH` of them.
         """
-        name, now = self.store.key("missing"), self.store.now()
+        name, pipeline = self.store.key("missing"), self.client.pipeline(transaction=False)
+        pipeline.exists(name)
+        pipeline.time()
+        any_missing, time = pipeline.execute()
+        now = self.store.moment(time)
+        if not any_missing:
+            return []
         if due:
             pipeline = self.client.pipeline()
             pipeline.zrangebyscore(name, "-inf", round(now * 1000), withscores=True)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
+import redis
 from pydantic import TypeAdapter
 
 from bridge.idempotency import IdempotencyStore
@@ -206,13 +207,6 @@ class Bookkeeping:
         self.client.hset(name, key, json.dumps(entry))
         return True
 
-    def keep_quarantined(self, keys: Iterable[str]) -> None:
-        """After a complete listing: what was mended, or is no longer open, leaves the quarantine."""
-        name = self.store.key("quarantine")
-        gone = set(cast("list[str]", self.client.hkeys(name))) - set(keys)
-        if gone:
-            self.client.hdel(name, *gone)
-
     def quarantined_count(self) -> int:
         return self.client.hlen(self.store.key("quarantine"))
 
@@ -227,7 +221,19 @@ class Bookkeeping:
 
     def save_poll(self, **changes: str | float | None) -> None:
         """Writes fields of `PollState`."""
-        self.client.hset(
+        self._save_poll(self.client, changes)
+
+    def poll_completed(self, at: float, seconds: float, quarantined: Iterable[str]) -> None:
+        """A poll was complete: its start, its length. What it did not quarantine was mended, or is no longer open."""
+        name, pipeline = self.store.key("quarantine"), self.client.pipeline(transaction=False)
+        pipeline.hkeys(name)
+        self._save_poll(pipeline, {"last_complete_at": at, "cycle_seconds": seconds, "error": ""})
+        kept, _ = pipeline.execute()
+        if gone := set(kept) - set(quarantined):
+            self.client.hdel(name, *gone)
+
+    def _save_poll(self, client: redis.Redis, changes: Mapping[str, str | float | None]) -> None:
+        client.hset(
             self.store.key("poll"),
             mapping={name: "" if value is None else str(value) for name, value in changes.items()},
         )

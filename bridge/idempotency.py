@@ -355,7 +355,7 @@ class IdempotencyStore(Reading):
                 client=pipeline,
             )
         added: list[tuple[ReportKey, str]] = []
-        for (report, _), answer in zip(reports, pipeline.execute(), strict=True):
+        for (report, _), answer in zip(reports, self.execute(pipeline), strict=True):
             if answer == "deposed":
                 raise Deposed("observe")
             if answer == "reborn":
@@ -553,7 +553,7 @@ class IdempotencyStore(Reading):
         pipeline = self.client.pipeline(transaction=False)
         self.script(*arguments, client=pipeline)
         pipeline.wait(1, 1000)
-        answer, confirmed = pipeline.execute()
+        answer, confirmed = self.execute(pipeline)
         return answer if confirmed or answer[0] not in ("go", "prove") else None
 
     def _agreed(self, *arguments: Any) -> Any:
@@ -561,7 +561,7 @@ class IdempotencyStore(Reading):
         pipeline = self.client.pipeline(transaction=False)
         self.script(*arguments, client=pipeline)
         pipeline.info("server")
-        answer, server = pipeline.execute()
+        answer, server = self.execute(pipeline)
         return answer if answer[0] not in ("go", "prove") or most_name(self.client, server["run_id"]) else None
 
     def record(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast, get_args
 
 import redis
 import structlog
@@ -147,6 +148,8 @@ class Poller:
         self.unchanged = Unchanged()
         self._account: Account | None = None
         self._dialect: Dialect = "reports"
+        #: The dialect that `auto` was decided to be, and the birth mark of the store that has it.
+        self._decided: tuple[Dialect, str] | None = None
         self._quarantined: set[str] = set()
         #: Birth mark of the store that knows that polling began.
         self._started_in = ""
@@ -171,23 +174,25 @@ class Poller:
             self._rest(stopping, started)
 
     def _rest(self, stopping: threading.Event, started: float | None) -> None:
-        left = 1.0
+        left = interval = self.settings().poll.interval if started is not None else 1.0
         with suppress(redis.RedisError):
             if started is not None:
                 # At most the interval: the clock may have been set back meanwhile.
-                left = self.settings().poll.interval - max(0.0, self.store.now() - started)
+                left -= max(0.0, self.store.now() - started)
         while left > 0 and not stopping.is_set():
             self.leadership.alive()
             stopping.wait(min(left, 2.0))
             left -= 2.0
-            if started is not None and self._wanted(started):
+            if started is not None and interval - left >= WANTED_EVERY and self._wanted(started):
                 return
 
     def _wanted(self, started: float) -> bool:
         """Did an event come after the last cycle's start, and is that long enough ago?"""
         with suppress(redis.RedisError):
-            at, now = Arrivals(self.store).polling_wanted(), self.store.now()
-            return at is not None and started < at <= now and now - started >= WANTED_EVERY
+            at = Arrivals(self.store).polling_wanted()
+            if at is not None and started < at:
+                now = self.store.now()
+                return at <= now and now - started >= WANTED_EVERY
         return False
 
     def cycle(self, stopping: threading.Event | None = None) -> Cycle:
@@ -214,8 +219,7 @@ class Poller:
         self._confirm(waited=took > PATIENCE_FOR_ENDS)
         if result.complete:
             self.store.seen(self.leadership.number, [])  # refuses a leader deposed meanwhile, if nothing else did
-            self.books.keep_quarantined(self._quarantined)
-            self.books.save_poll(last_complete_at=started + took, cycle_seconds=took, error="")
+            self.books.poll_completed(started + took, took, self._quarantined)
             self.completed()
             self.forgetting.sweep()
         else:
@@ -251,8 +255,7 @@ class Poller:
         if scope == "account":
             self.organizations.go_on(source, started, NAMES_EVERY)
         if not decided and result.reports:
-            self.store.remember("dialect", dialect)
-            log.info("the source's dialect is decided", dialect=dialect)
+            self._decide(dialect)
         return result
 
     def _miss(self, source: HuntressClient, dialect: Dialect, started: float, listed: frozenset[int] | None) -> None:
@@ -428,14 +431,18 @@ class Poller:
         configured = self.settings().huntress.dialect
         if configured != "auto":
             return configured, True
-        kept = self.store.recall("dialect")
-        if kept == "incident_reports":
-            return "incident_reports", True
-        if kept == "reports":
-            return "reports", True
-        found = source.detect_dialect()
+        if self._decided is not None and self._decided[1] == self.store.birth:
+            return self._decided[0], True
+        kept, found = self.store.recall("dialect"), None
+        if kept in get_args(Dialect):
+            found = cast("Dialect", kept)
+        elif found := source.detect_dialect():
+            self._decide(found)
         if found is None:
             return "reports", False
-        self.store.remember("dialect", found)
-        log.info("the source's dialect is decided", dialect=found)
+        self._decided = (found, self.store.birth)
         return found, True
+
+    def _decide(self, dialect: Dialect) -> None:
+        self.store.remember("dialect", dialect)
+        log.info("the source's dialect is decided", dialect=dialect)

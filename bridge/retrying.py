@@ -27,7 +27,7 @@ def retry_all(store: IdempotencyStore, pairs: Iterable[tuple[ReportKey, str]]) -
         pipeline = store.client.pipeline(transaction=False)
         for report_id, connector in batch:
             store.script("retry", report_id, connector, client=pipeline)
-        before.update(str(state or "") for state in pipeline.execute())
+        before.update(str(state or "") for state in store.execute(pipeline))
         connectors |= {connector for _, connector in batch}
     for connector in connectors:
         store.probe_now(connector)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.client import Pipeline
 
 
 @functools.cache
@@ -31,12 +32,28 @@ class Scripts:
         return self.prefix + name
 
     def script(self, name: str, *arguments: object, client: Any = None) -> Any:
-        """Runs one script; on a pipeline (`client`) it is only queued."""
+        """Runs one script; on a pipeline (`client`) it is only queued, for `execute`."""
         script = self._scripts.get(name)
         if script is None:
             script = self._scripts[name] = self.client.register_script(script_text(name))
-        offset = round(self.clock_offset * 1000)
-        return script(keys=[self.prefix], args=[offset, self.birth, *map(str, arguments)], client=client)
+        sent: list[int | str] = [round(self.clock_offset * 1000), self.birth, *map(str, arguments)]
+        if isinstance(client, Pipeline):
+            return client.evalsha(script.sha, 1, self.prefix, *sent)
+        return script(keys=[self.prefix], args=sent, client=client)
+
+    def execute(self, pipeline: Pipeline) -> list[Any]:
+        """Carries out a pipeline without a transaction, with scripts in it, in one round trip.
+
+        redis-py would ask before each whether the server has them. Here all is sent once more to one that lacks any.
+        """
+        commands = list(pipeline.command_stack)
+        try:
+            return pipeline.execute()
+        except redis.exceptions.NoScriptError:
+            for script in list(self._scripts.values()):
+                self.client.script_load(script.script)
+            pipeline.command_stack = commands
+            return pipeline.execute()
 
     def now(self) -> float:
         """Redis' clock, in seconds since the epoch."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from bridge.arrivals import Arrivals
 from bridge.bookkeeping import Bookkeeping
 from bridge.broker import store_client
 from bridge.budget import RedisBudget
@@ -24,6 +25,7 @@ from bridge.models import DeliveryState, IncidentReport, ReportKey
 from bridge.poller import Cycle, Poller
 from bridge.runtime import make_routes, make_source
 from bridge.settings import Settings, load
+from tests.bridge.round_trips import round_trips
 
 MAIL = {
     "type": "email",
@@ -357,6 +359,29 @@ def test_wrong_credentials_are_refused(make: Callable[..., Process], source: Sou
     cycle = process.cycle()
     assert cycle.refused
     assert "wrong" not in cycle.problem
+
+
+def test_a_poll_that_finds_nothing_new_asks_the_store_no_more_than_it_has_to(
+    make: Callable[..., Process], source: Source
+) -> None:
+    process = make()
+    add(source, *range(1, 20))
+    process.cycle()
+    process.cycle()
+    with round_trips(process.store.client) as sent:
+        assert process.poller.cycle(process.stopping).complete
+    assert len(sent) == 11, "two of them for the source's budget"
+
+
+def test_a_poll_that_an_event_asks_for_is_looked_for_only_when_it_may_come(
+    make: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = make()
+    began = process.store.now()
+    looks: list[float] = []
+    monkeypatch.setattr(Arrivals, "polling_wanted", lambda _: looks.append(process.store.now() - began))
+    process.poller._rest(process.stopping, began)
+    assert [round(at) for at in looks] == [10, 12, 14, 15]
 
 
 # -- which dialect -----------------------------------------------------------------------------------------------------
