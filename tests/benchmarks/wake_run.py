@@ -1,4 +1,4 @@
-"""`run` as a user has it, but for polls that may come more often than once a second: for `wake`, which waits for many.
+"""`run` as a user has it, but for polls that may come more often than once a second: for `latency`, which needs many.
 
 As `python -m tests.benchmarks.wake_run CONFIG SECONDS`.
 """
