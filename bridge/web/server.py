@@ -109,11 +109,13 @@ class WebServer:
 
     def serve(self, stopping: threading.Event) -> None:
         """Answers until `stopping`."""
-        threading.Thread(target=lambda: self._end(stopping), name="web-end", daemon=True).start()
+        ending = threading.Thread(target=lambda: self._end(stopping), name="web-end", daemon=True)
+        ending.start()
         try:
             # Not the server's own loop: that one goes on for as long as any browser holds a connection.
             while not self._answered.is_set():
                 wasyncore.loop(timeout=LOOK_EVERY, map=self._sockets, count=1)
+            ending.join()  # it still writes to what is closed now
         finally:
             self.server.task_dispatcher.shutdown()
             wasyncore.close_all(self._sockets, ignore_all=True)

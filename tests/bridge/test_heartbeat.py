@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -230,3 +231,15 @@ def test_the_url_is_nowhere_to_be_read(make: Callable[..., Stage], monitor: Moni
     assert all(token not in text for text in said)
     masked = redact("huntress-bridge check --online", secrets(stage.runtime.settings))
     assert masked == "huntress-bridge check --online", "a monitor's name for us may be said"
+
+
+def test_it_ends_when_it_is_told_and_sends_what_is_due_first(make: Callable[..., Stage], monitor: Monitor) -> None:
+    heartbeat, stopping = sender(make(monitor.url)), threading.Event()
+    thread = threading.Thread(target=heartbeat.run, args=(stopping,))
+    thread.start()
+    stopping.set()
+    heartbeat.polled()
+    heartbeat.end()
+    thread.join(10)  # less than it waits for by itself
+    assert not thread.is_alive()
+    assert len(monitor.received) == 1

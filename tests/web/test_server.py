@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from bridge.web import server as subject
 from bridge.web.server import LONGEST_HEADERS, OF_ONE, SLOWEST, WebServer
 from bridge.webhooks import LONGEST_BODY
 from tests.web.door import LOCAL, PASSWORD, TOKEN, Door
@@ -58,6 +59,17 @@ def serve(open_door: Callable[..., Door]) -> Iterator[Callable[[dict[str, Any]],
             return wire
 
         yield serve
+
+
+def test_the_page_ends_as_soon_as_it_is_told(open_door: Callable[..., Door], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "LOOK_EVERY", 100.0)
+    wire, stopping = Wire(open_door(PROXIED)), threading.Event()
+    thread = threading.Thread(target=lambda: wire.server.serve(stopping))
+    thread.start()
+    wire.ask("GET", "/login")
+    stopping.set()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
