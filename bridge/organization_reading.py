@@ -54,10 +54,9 @@ class OrganizationReading:
         if self._pages is not None and self._known(fresh=True) != self._replaces:
             self._pages = None  # another process led, and what it read is newer than the first pages here
         if self._pages is None or self._source is not source:
-            for fresh in (False, True):  # another process may have read it
-                read_at = self._known(fresh=fresh)
-                if read_at is not None and abs(now - read_at) < every:
-                    return False
+            read_at = self._known(fresh=True)  # another process may have read it
+            if read_at is not None and abs(now - read_at) < every:
+                return False
             self._source, self._pages, self._found = source, source.organization_pages(), []
             self._replaces = read_at
         try:
