@@ -35,9 +35,10 @@ def make_jobs(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeJ
     def make(url: str = redis_url, *, threads: int = 3, look_every: int = NEVER) -> Jobs:
         jobs = Jobs(url, threads, look_every=look_every)
         started.append(jobs)
+        before = waiting(jobs.client)
         jobs.worker.start()
         if look_every == NEVER:
-            wait_until(lambda: waiting(jobs.client) == len(started), "it waits")
+            wait_until(lambda: waiting(jobs.client) > before, "it waits")
         return jobs
 
     yield make
