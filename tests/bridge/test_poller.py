@@ -370,7 +370,7 @@ def test_a_poll_that_finds_nothing_new_asks_the_store_no_more_than_it_has_to(
     process.cycle()
     with round_trips(process.store.client) as sent:
         assert process.poller.cycle(process.stopping).complete
-    assert len(sent) == 11, "two of them for the source's budget"
+    assert len(sent) == 12, "two of them for the source's budget"
 
 
 def test_a_poll_that_an_event_asks_for_is_looked_for_only_when_it_may_come(
