@@ -51,9 +51,7 @@ local function check(place, report, connector)
   for _, field in ipairs(NUMBERS) do
     if delivery[field] and delivery[field] ~= '' and not tonumber(delivery[field]) then
       finds('unreadable', function()
-        if field == 'lease_until' then
-          redis.call('HSET', key, field, int(now)) -- its owner may be dead, then it is found by this
-        elseif field == 'ended_at' then
+        if field == 'lease_until' or field == 'ended_at' then -- that there is one says something: an owner, or an end that was told
           redis.call('HSET', key, field, int(now))
         else
           redis.call('HDEL', key, field)
