@@ -77,11 +77,6 @@ class Arrivals:
         at = cast("str | None", self.store.client.get(self.store.key("webhook_taken")))
         return int(at) / 1000 if at else None
 
-    def comments(self, report_id: ReportKey) -> list[str]:
-        """Every comment on a report, as what is to do to its tickets."""
-        kept = cast("dict[str, str]", self.store.client.hgetall(self.store.key(f"comments:{report_id}")))
-        return [f"{COMMENT}{text.partition(' ')[0]}-{event}" for event, text in kept.items()]
-
     def comment(self, report_id: ReportKey, item: str) -> tuple[str, str]:
         """Key of the note and text of a comment; the text is empty when it is not kept any more."""
         event = item.rpartition("-")[2]

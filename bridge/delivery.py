@@ -358,8 +358,8 @@ class Turn:
         if type(self.connector).look is not Connector.look:
             todo.add("status")
         if self.claim.former is not None:
-            return todo | {"continued"}
-        return todo.union(Arrivals(self.store).comments(self.claim.report_id))
+            todo.add("continued")
+        return todo
 
     def look_up(self) -> None:
         """An earlier create is in doubt: adopt what it made, or create once `settle` is over."""
@@ -403,7 +403,6 @@ class Turn:
 
     def create(self) -> None:
         """Renders, passes the gate and sends the one create request."""
-        todo = self.after_creating()  # nothing may stand between the create and its record, least of all Redis
         ticket, problems = self.ticket()
         self.lease.step(PREPARE_SECONDS)
         prepared = self.connector.prepare(ticket)
@@ -422,6 +421,7 @@ class Turn:
         self.log.info("creating")
         self.request_step()
         made = self.connector.create(prepared, _Progress(self.store, self.claim))
+        todo = self.after_creating()
         if self.details_late:
             todo.add("details")
         if problems:

@@ -342,9 +342,28 @@ class IdempotencyStore(Reading):
         *,
         adopt: bool = False,
     ) -> list[tuple[ReportKey, str]]:
-        """As `observe`, for reports that are over or that `seen` asked for, with their `snapshot_of`."""
+        """As `observe`, with the reports' `snapshot_of`, and without asking first what the store has of them."""
         if not reports:
             return []
+        for _ in range(2):
+            answers = self._write(leader, reports, snapshots, adopt)
+            if "reborn" not in answers:
+                break
+            self.reborn()
+        added: list[tuple[ReportKey, str]] = []
+        for (report, _), answer in zip(reports, answers, strict=True):
+            if answer in ("deposed", "reborn"):
+                raise Deposed("observe")
+            added.extend((report.key, connector) for connector in answer)
+        return added
+
+    def _write(
+        self,
+        leader: int,
+        reports: Sequence[tuple[IncidentReport, Sequence[tuple[str, str]]]],
+        snapshots: Mapping[ReportKey, tuple[str, str]],
+        adopt: bool,
+    ) -> list[Any]:
         pipeline = self.client.pipeline(transaction=False)
         for report, connectors in reports:
             snapshot, digest = snapshots[report.key]
@@ -363,15 +382,7 @@ class IdempotencyStore(Reading):
                 notified(report),
                 client=pipeline,
             )
-        added: list[tuple[ReportKey, str]] = []
-        for (report, _), answer in zip(reports, self.execute(pipeline), strict=True):
-            if answer == "deposed":
-                raise Deposed("observe")
-            if answer == "reborn":
-                self.reborn()
-                raise Deposed("observe")
-            added.extend((report.key, connector) for connector in answer)
-        return added
+        return self.execute(pipeline)
 
     def connectors(self) -> set[str]:
         """Every connector that this store was ever dispatched for, configured or not."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -48,6 +48,8 @@ BETWEEN = 20
 WANTED_EVERY = 10.0
 #: Reports written to the store in one go.
 BATCH = 500
+#: New or changed reports of a page that are written at once: to ask the store first what it has pays for many.
+FEW = 10
 #: Seconds that the poller's loop may stand still before another process takes over.
 PATIENCE = 180.0
 
@@ -376,22 +378,20 @@ class Poller:
         parsed: dict[ReportKey, _Listed] = {}
         for report in listing.reports:
             listed = parsed[report.key] = _listed(report, routes, account, organization_id)
-            rows.append((report.key, listed.snapshot[1], listed.names))
             if raw := listing.raw.get(report.key):
                 digest = raw_digest(raw, organization_id)
                 self.unchanged.remember(report.key, digest, listed.snapshot[1], listed.names)
-        new: list[tuple[ReportKey, str]] = []
+        if len(parsed) <= FEW:
+            new = self._put(parsed.values())
+        else:
+            new = []
+            rows = [(key, listed.snapshot[1], listed.names) for key, listed in parsed.items()] + rows
         for start in range(0, len(rows), BATCH):
             wanted = self.store.seen(self.leadership.number, rows[start : start + BATCH])
             for key in wanted - parsed.keys():
                 # Unchanged, but the store was lost, or another version wrote to it, or a delivery is gone.
                 parsed[key] = _listed(parse_report(listing.raw[key]), routes, account, organization_id)
-            to_write = [parsed[key] for key, _, _ in rows[start : start + BATCH] if key in wanted]
-            new += self.store.write(
-                self.leadership.number,
-                [(listed.report, listed.connectors) for listed in to_write],
-                {listed.report.key: listed.snapshot for listed in to_write},
-            )
+            new += self._put([parsed[key] for key, _, _ in rows[start : start + BATCH] if key in wanted])
         for key, connector in new:
             organization = parsed[key].report.organization_id
             log.info("seen", report_id=key, organization_id=organization, connector=connector)
@@ -401,6 +401,14 @@ class Poller:
             new=tuple(new),
             quarantined=len(listing.unparsable),
             nameless=sum(bad.report_id is None for bad in listing.unparsable),
+        )
+
+    def _put(self, reports: Collection[_Listed]) -> list[tuple[ReportKey, str]]:
+        """Writes these; answers the deliveries that are new."""
+        return self.store.write(
+            self.leadership.number,
+            [(listed.report, listed.connectors) for listed in reports],
+            {listed.report.key: listed.snapshot for listed in reports},
         )
 
     # -- what changes rarely -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from bridge.broker import broker_client, check_server, queued, store_client
 from bridge.budget import RedisBudget
 from bridge.companies import Companies, OrganizationsFile, OrganizationsFileError
 from bridge.delivery import Service, Surroundings
-from bridge.details import Details
+from bridge.details import REMEMBERED, Details
 from bridge.embedded import EmbeddedRedis
 from bridge.huntress import Budget, HuntressClient
 from bridge.idempotency import IdempotencyStore
@@ -196,6 +197,8 @@ class Runtime:
         self.stopping = threading.Event()
         self._queue: redis.Redis | None = None
         self._queue_lock = threading.Lock()
+        #: With the time at which it was read.
+        self._account: tuple[float, Account] | None = None
 
     def __enter__(self) -> Runtime:
         with ExitStack() as stack:
@@ -258,8 +261,14 @@ class Runtime:
         return Surroundings(assembly.services, assembly.companies, self.details, self.account, assembly.settings.zone)
 
     def account(self) -> Account | None:
-        number, name, subdomain = self.store.recall_all("account_id", "account_name", "subdomain")
-        return Account(int(number), name, subdomain) if number else None
+        """The account as stored, now or some seconds ago: every report is of the same one."""
+        now = time.monotonic()
+        if self._account is None or now - self._account[0] > REMEMBERED:
+            number, name, subdomain = self.store.recall_all("account_id", "account_name", "subdomain")
+            if not number:
+                return None
+            self._account = now, Account(int(number), name, subdomain)
+        return self._account[1]
 
     def queue_depth(self) -> int:
         """Messages in Dramatiq's queue that no worker has fetched yet. Raises `redis.RedisError`."""

@@ -49,6 +49,8 @@ for _, pair in ipairs(connectors) do
     elseif redis.call('ZSCORE', P .. 'ready:' .. connector, report) then
       schedule(connector, report, now)
     end
+  elseif not over then
+    heal(connector, report)
   end
 end
 if #added > 0 or changed then wake() end

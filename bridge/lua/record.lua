@@ -20,10 +20,11 @@ end
 
 remember_all(connector, report, token, cjson.decode(ARGV[22]))
 local how, shown = ARGV[21] == '1' and 'found' or 'created', number ~= '' and number or id
+-- Is this what the bridge made, and the first ticket of its report?
+local first = not delivery.ticket_id and not delivery.former and (how == 'created' or delivery.creating_at)
 if not delivery.ticket_id or (delivery.ticket_id ~= id and delivery.other_ticket ~= id) then
   happened(connector, report, how, shown)
-  -- What the bridge made, and the first ticket of its report: how long did that take?
-  if not delivery.ticket_id and not delivery.former and (how == 'created' or delivery.creating_at) then
+  if first then
     count_time(connector, 'sent', redis.call('HGET', P .. 'report:' .. report, 'sent_at'))
     count_time(connector, 'seen', delivery.created_at)
   end
@@ -34,6 +35,11 @@ end
 local todo = {}
 for _, item in ipairs(cjson.decode(delivery.todo or '[]')) do todo[item] = true end
 for _, item in ipairs(cjson.decode(ARGV[10])) do todo[item] = true end
+-- Comments that came before the delivery was there.
+if first then
+  local comments = redis.call('HGETALL', P .. 'comments:' .. report)
+  for i = 1, #comments, 2 do todo['comment-' .. string.match(comments[i + 1], '^%d*') .. '-' .. comments[i]] = true end
+end
 local proof = hash(P .. 'proof:' .. connector)
 if proof.report == report and proof.state == 'proving' and ARGV[16] ~= '1' then todo['verify'] = true end
 
