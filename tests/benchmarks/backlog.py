@@ -1,8 +1,8 @@
 """How long Redis is held up by one script when 100,000 deliveries wait, as after a connector's pause of a day.
 
 Everybody waits while Redis runs a script: claims, leases, the page. So none may take long, whatever waits. Each figure
-is the longest single script of one operation, by Redis' own slow log; what else the machine does
-meanwhile is in it.
+is what 99 in 100 scripts of one operation stay under, by Redis' own slow log, which goes by the clock: the longest of
+some thousands, named beside it, is as long as the machine kept Redis off its processors.
 """
 
 from __future__ import annotations
@@ -32,20 +32,25 @@ JUMP = 1800.0
 
 
 def measure(runs: int) -> list[Row]:
-    longest: dict[str, list[float]] = {}
+    found: dict[str, list[list[float]]] = {}
     with _store() as store:
         _fill(store)
         leader = int(store.script("lead", "dispatcher", "benchmark", 600_000))
         for _ in range(runs):
             _wait(store)
             for name, operation in _operations(store, leader):
-                longest.setdefault(name, []).append(_longest(store, operation))
+                found.setdefault(name, []).append(_scripts(store, operation))
         if store.scheduled(PSA) != BACKLOG:
             raise SystemExit(f"{store.scheduled(PSA)} of {BACKLOG} deliveries are scheduled")
-    note = f"{BACKLOG:,} deliveries of one connector wait"
     return [
-        Row(f"longest script with {BACKLOG:,} waiting: {name}", "ms", values, GOAL, note=note)
-        for name, values in longest.items()
+        Row(
+            f"a script with {BACKLOG:,} waiting, p99: {name}",
+            "ms",
+            [each[int(0.99 * len(each))] for each in runs_of],
+            GOAL,
+            note=f"{max(map(len, runs_of)):,} scripts of 0.1 ms or more; the longest of all runs {max(map(max, runs_of)):.1f}",
+        )
+        for name, runs_of in found.items()
     ]
 
 
@@ -81,16 +86,16 @@ def _all_well(store: IdempotencyStore) -> None:
         raise SystemExit(f"{len(found)} findings, the first: {found[0].sentence()}")
 
 
-def _longest(store: IdempotencyStore, operation: Callable[[], object]) -> float:
-    """Milliseconds of the longest script that Redis ran meanwhile."""
+def _scripts(store: IdempotencyStore, operation: Callable[[], object]) -> list[float]:
+    """Milliseconds of each script of 0.1 ms or more that Redis ran meanwhile, the longest last."""
     client = store.client
     client.config_set("slowlog-max-len", 10_000)
-    client.config_set("slowlog-log-slower-than", 100)
+    client.config_set("slowlog-log-slower-than", 100)  # any less, and each command of a script has an entry of its own
     client.slowlog_reset()
     operation()
     client.config_set("slowlog-log-slower-than", -1)
     entries = client.slowlog_get(10_000)
-    return max((int(entry["duration"]) / 1000 for entry in entries), default=0.0)
+    return sorted(int(entry["duration"]) / 1000 for entry in entries if b"EVALSHA" in entry["command"]) or [0.0]
 
 
 @contextlib.contextmanager

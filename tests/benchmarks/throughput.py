@@ -34,7 +34,7 @@ TICKETS, WORKERS = 1500, 2
 CONCURRENCY, THREADS = 16, 8
 #: The slow ticket system: seconds that each answer takes, requests at a time that the connector's limit rises by with
 #: each worker (a worker never has fewer threads than the limit), tickets for each of those.
-SLOW, SLOTS_EACH, PER_SLOT = 0.2, 4, 10
+SLOW, SLOTS_EACH, PER_SLOT = 0.2, 4, 20
 FOLDER = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 
