@@ -1,8 +1,7 @@
-"""How long a create's bytes take to leave after the lease was asked for the last time. Not a test: prints a table.
+"""How long a create's bytes take to leave after the lease was asked for the last time.
 
 A worker that freezes in just this time sends a create under a lease that may be over when it wakes up; a freeze at any
-other time is noticed. Run it with the Python that huntress-bridge is installed for:
-`python tests/benchmarks/send_window.py`.
+other time is noticed.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ import time
 from typing import Any
 from unittest import mock
 
-import click
 import trustme
 from urllib3.connection import HTTPConnection
 
 from bridge.demo.server import PretendServer, Reply
 from connectors.http import HttpSession
+from tests.benchmarks.table import Row
 
 #: Requests of each kind.
-SAMPLES = 5000
+SAMPLES = 2000
 #: Bytes of a create's body: a short ticket, a long one.
 SIZES = (500, 20_000)
 
@@ -59,20 +58,25 @@ def windows(url: str, size: int, **how: Any) -> list[float]:
     return found
 
 
-def main() -> None:
+def measure(runs: int) -> list[Row]:
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
-    click.echo(f"{'':<24}{'median':>10}{'99 %':>10}{'worst':>10}   microseconds of {SAMPLES}")
+    rows = []
     with authority.cert_pem.tempfile() as ca_file:
         for scheme, context in (("http", None), ("https", tls)):
             with PretendServer(tls=context) as server:
                 server.route("POST", "/", lambda request: Reply(200, {}))
                 for size in SIZES:
-                    found = windows(server.url + "/", size, **({"ca_file": ca_file} if context else {}))
-                    row = (statistics.median(found), statistics.quantiles(found, n=100)[98], max(found))
-                    click.echo(f"{f'{scheme}, {size} bytes':<24}" + "".join(f"{value * 1e6:>10.0f}" for value in row))
-
-
-if __name__ == "__main__":
-    main()
+                    how = {"ca_file": ca_file} if context else {}
+                    found = [windows(server.url + "/", size, **how) for _ in range(runs)]
+                    rows.append(
+                        Row(
+                            f"last look at the lease until the create has left, {scheme}, {size:,} bytes, p50",
+                            "µs",
+                            [statistics.median(each) * 1e6 for each in found],
+                            note=f"p99 {max(statistics.quantiles(each, n=100)[98] for each in found) * 1e6:.0f}, "
+                            f"longest {max(map(max, found)) * 1e6:,.0f}",
+                        )
+                    )
+    return rows
