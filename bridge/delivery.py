@@ -353,7 +353,7 @@ class Turn:
             self.store.release(self.claim, state=self.undecided(), delay=0)
 
     def after_creating(self) -> set[str]:
-        """What a ticket that was just made still needs."""
+        """What a ticket that was just made still needs; comments come with its record."""
         todo = {"complete"}
         if type(self.connector).look is not Connector.look:
             todo.add("status")

@@ -270,10 +270,10 @@ class IdempotencyStore(Reading):
             for field, value in self._remembered.items():
                 self.client.hset(meta, field, value)
 
-    def remember(self, field: str, value: str) -> None:
-        """Keeps a fact in the store and, while this process lives, beyond the store's loss."""
-        self._remembered[field] = value
-        self.client.hset(self.key("meta"), field, value)
+    def remember(self, facts: Mapping[str, str]) -> None:
+        """Keeps facts in the store, at once, and while this process lives, beyond the store's loss."""
+        self._remembered |= facts
+        self.client.hset(self.key("meta"), items=[each for fact in facts.items() for each in fact])
 
     def recall(self, field: str) -> str:
         value = cast("str | None", self.client.hget(self.key("meta"), field))
@@ -342,7 +342,10 @@ class IdempotencyStore(Reading):
         *,
         adopt: bool = False,
     ) -> list[tuple[ReportKey, str]]:
-        """As `observe`, with the reports' `snapshot_of`, and without asking first what the store has of them."""
+        """As `observe`, with the reports' `snapshot_of`, and without asking first what the store has of them.
+
+        An open report that no connector takes is never written; `seen` marks what is known of it.
+        """
         if not reports:
             return []
         for _ in range(2):

@@ -48,7 +48,7 @@ BETWEEN = 20
 WANTED_EVERY = 10.0
 #: Reports written to the store in one go.
 BATCH = 500
-#: New or changed reports of a page that are written at once: to ask the store first what it has pays for many.
+#: Parsed reports of a page that are written unasked: to ask the store first what it has of them pays for many.
 FEW = 10
 #: Seconds that the poller's loop may stand still before another process takes over.
 PATIENCE = 180.0
@@ -381,11 +381,10 @@ class Poller:
             if raw := listing.raw.get(report.key):
                 digest = raw_digest(raw, organization_id)
                 self.unchanged.remember(report.key, digest, listed.snapshot[1], listed.names)
-        if len(parsed) <= FEW:
-            new = self._put(parsed.values())
-        else:
-            new = []
-            rows = [(key, listed.snapshot[1], listed.names) for key, listed in parsed.items()] + rows
+        taken = [listed for listed in parsed.values() if listed.connectors]
+        unasked = {listed.report.key: listed for listed in taken} if len(taken) <= FEW else {}
+        new = self._put(unasked.values())
+        rows += [(key, listed.snapshot[1], listed.names) for key, listed in parsed.items() if key not in unasked]
         for start in range(0, len(rows), BATCH):
             wanted = self.store.seen(self.leadership.number, rows[start : start + BATCH])
             for key in wanted - parsed.keys():
@@ -421,9 +420,8 @@ class Poller:
         if self._account is not None:
             return self._account
         account = own_account(source, self.store)
-        self.store.remember("account_id", str(account.id))
-        self.store.remember("account_name", account.name)
-        self.store.remember("subdomain", account.subdomain)
+        known = {"account_id": str(account.id), "account_name": account.name, "subdomain": account.subdomain}
+        self.store.remember(known)
         self._account = account
         return account
 
@@ -453,5 +451,5 @@ class Poller:
         return found, True
 
     def _decide(self, dialect: Dialect) -> None:
-        self.store.remember("dialect", dialect)
+        self.store.remember({"dialect": dialect})
         log.info("the source's dialect is decided", dialect=dialect)

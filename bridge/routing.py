@@ -160,6 +160,6 @@ def not_before(store: IdempotencyStore, setting: str, name: str, *, pin: bool = 
         # Whole seconds, as the source's times are: what is sent within this second must not pass for older.
         kept = datetime.fromtimestamp(int(store.now()), UTC).isoformat()
         if pin:
-            store.remember(field, kept)
+            store.remember({field: kept})
             log.info("not_before is pinned", setting=name, moment=kept)
     return datetime.fromisoformat(kept)

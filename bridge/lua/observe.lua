@@ -1,6 +1,8 @@
--- Writes one report's snapshot and makes the deliveries it lacks. ARGV: leader number, report, digest, snapshot,
+-- Writes the snapshot of a report that a connector takes, or that is over, makes the deliveries it lacks, and heals those it has
+-- where nothing changed. ARGV: leader number, report, digest, snapshot,
 -- organization ('' unknown), severity, urgency rank, JSON [[connector, reference], …], over (1: the source says that it is over,
--- so no delivery is made), adopt (1: deliveries are made all the same, but only to take existing tickets over), when the report was notified in ms ('' unknown).
+-- so no delivery is made), adopt (1: deliveries are made all the same, but only to take
+-- existing tickets over), when the report was notified in ms ('' unknown).
 -- Answers the connectors that are new to it.
 if not same_birth() then return 'reborn' end
 if not leads('poller', ARGV[3]) then return 'deposed' end

@@ -1,5 +1,5 @@
 -- A ticket exists: recorded whoever brings it, also an owner whose lease has lapsed. ARGV: report, connector, owner token,
--- ticket id, number, url, version told, todo (JSON list), reference, organization, severity, order, remark, proven (1 or 0),
+-- ticket id, number, url, version told, todo (JSON list, comments apart), reference, organization, severity, order, remark, proven (1 or 0),
 -- keep (1: the owner goes on with what is to do), id of a second ticket found with it or '', facts told ('' unknown), id of the
 -- status it was made with ('' unknown), found (1: it was found, not made just now), what the turn did before (see `remember_all`).
 -- Of two tickets the lower id is kept, the other is named. Answers the id kept.
@@ -35,8 +35,9 @@ end
 local todo = {}
 for _, item in ipairs(cjson.decode(delivery.todo or '[]')) do todo[item] = true end
 for _, item in ipairs(cjson.decode(ARGV[10])) do todo[item] = true end
--- Comments that came before the delivery was there.
-if first then
+-- Every comment, also those that came before the delivery was there; and for a ticket that is kept in place of the one it went to.
+local known = delivery.ticket_id
+if first or (known and known ~= id and not delivery.former) then
   local comments = redis.call('HGETALL', P .. 'comments:' .. report)
   for i = 1, #comments, 2 do todo['comment-' .. string.match(comments[i + 1], '^%d*') .. '-' .. comments[i]] = true end
 end
@@ -47,7 +48,6 @@ if ARGV[18] ~= '' then
   redis.call('HSET', key, 'other_ticket', ARGV[18])
   todo['duplicate'] = true
 end
-local known = delivery.ticket_id
 if known and known ~= id then
   local other = lower(known, id) and id or known
   redis.call('HSET', key, 'other_ticket', other)

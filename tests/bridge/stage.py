@@ -114,7 +114,7 @@ class Stage:
     def __enter__(self) -> Stage:
         runtime = self.runtime.__enter__()
         self.store = runtime.store
-        self.store.remember("account_id", "5")
+        self.store.remember({"account_id": "5"})
         self.leadership = Leadership(self.store, "dispatcher", patience=1e9)
         self.enqueued: list[tuple[ReportKey, str]] = []
         self.deliverer = Deliverer(

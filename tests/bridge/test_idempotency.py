@@ -497,7 +497,7 @@ def test_progress_is_kept_for_the_next_owner_and_refused_to_the_former(store: Id
 def test_a_store_that_came_back_empty_is_noticed_and_nothing_is_created_for_settle(store: IdempotencyStore) -> None:
     observe(store, report(1))
     before = store.birth
-    store.remember("account_id", "5")
+    store.remember({"account_id": "5"})
     store.client.flushdb()
     observe(store, report(1))
     assert store.birth != before

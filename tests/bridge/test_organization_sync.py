@@ -201,7 +201,7 @@ def test_an_organization_that_cannot_be_read_is_not_taken_for_removed(
 
 def test_another_accounts_key_removes_nobody(ground: Ground, huntress: PretendHuntress) -> None:
     ground.sync.sync()
-    ground.store.remember("account_id", "5")
+    ground.store.remember({"account_id": "5"})
     huntress.account["id"] = 6
     with pytest.raises(SourceRefused, match="belongs to Huntress account 6, but this store is of account 5"):
         ground.sync.sync()

@@ -12,8 +12,8 @@ from tests.bridge.stage import MakeStage, Systems
 from tests.conftest import RedisServer
 from tests.psa import Psa
 
-#: Claim, comments, account, gate, record, release; and what several turns have in common.
-MOST_ROUND_TRIPS = 7
+#: Claim, gate, record, release; and what several turns have in common.
+MOST_ROUND_TRIPS = 5
 #: Deliveries at the same time, and deliveries.
 SLOTS, DELIVERIES = 3, 24
 

@@ -13,6 +13,7 @@ from bridge.demo.server import Received
 from bridge.idempotency import snapshot_of
 from bridge.models import IncidentReport, ReportKey
 from bridge.parsing import parse_report
+from bridge.poller import FEW
 from bridge.routing import Routes
 from bridge.unchanged import MOST, Unchanged, raw_digest
 from tests.bridge.watch import MakeWatch
@@ -125,6 +126,51 @@ def test_new_routes_make_new_deliveries_of_what_is_unchanged(make_watch: MakeWat
     watch.poller.routes = lambda: Routes(settings.connectors, frozenset(), frozenset({1}), {})
     assert watch.cycle().new == ()
     assert watch.store.open_reports() == 2, "one that nobody takes any more is open all the same"
+
+
+@pytest.mark.parametrize("reports", [2, 2 * FEW])
+def test_what_nobody_takes_is_not_written(make_watch: MakeWatch, source: WatchedHuntress, reports: int) -> None:
+    source.add(*range(1, reports + 1))
+    watch = make_watch()
+    settings = watch.runtime.settings.connectors
+    without = Routes(settings, frozenset(), frozenset({source.reports[1]["organization_id"]}), {})
+    watch.poller.routes = lambda: without
+    taken = {key for key, _ in watch.cycle().new}
+    assert taken == {key for key, raw in source.reports.items() if without.serves(raw["organization_id"])}
+    assert 0 < watch.store.open_reports() == len(taken) < reports
+    assert not watch.store.client.exists(watch.store.key("report:1"))
+
+
+@pytest.mark.parametrize("reports", [2, 2 * FEW])
+def test_what_nobody_takes_any_more_keeps_what_is_known(
+    make_watch: MakeWatch, source: WatchedHuntress, reports: int
+) -> None:
+    source.add(*range(1, reports + 1))
+    watch = make_watch()
+    watch.cycle()
+    key = watch.store.key("report:1")
+    before = watch.store.client.hgetall(key)
+    settings = watch.runtime.settings.connectors
+    without = Routes(settings, frozenset(), frozenset({source.reports[1]["organization_id"]}), {})
+    watch.poller.routes = lambda: without
+    with source.lock:
+        source.reports[1]["summary"] = "Seen again."
+    watch.cycle()
+    assert watch.store.client.hgetall(key) == before
+    assert watch.store.open_reports() == reports
+
+
+@pytest.mark.parametrize("reports", [2, 2 * FEW])
+def test_what_lost_its_place_is_due_again_after_a_restart(
+    make_watch: MakeWatch, source: WatchedHuntress, reports: int
+) -> None:
+    source.add(*range(1, reports + 1))
+    store = make_watch().store
+    make_watch().cycle()
+    for schedule in ("due:psa", "ready:psa"):
+        store.client.delete(store.key(schedule))
+    assert make_watch().cycle().new == ()
+    assert store.scheduled("psa") == reports
 
 
 def test_what_is_no_longer_shown_is_forgotten(make_watch: MakeWatch, source: WatchedHuntress) -> None:

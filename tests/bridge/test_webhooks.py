@@ -393,7 +393,7 @@ def test_without_a_known_account_or_a_store_the_sender_is_to_try_again(
     web.store._remembered.clear()
     assert web.send() == 503
     assert web.store.report(1) is None
-    web.store.remember("account_id", "5")
+    web.store.remember({"account_id": "5"})
     server.kill()
     began = time.monotonic()
     assert web.send() == 503

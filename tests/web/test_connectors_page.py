@@ -134,7 +134,7 @@ def test_a_check_that_takes_long_is_shown_under_way_and_not_started_twice(
 
 @pytest.mark.parametrize("name", ["psa", "desk", "oncall"])
 def test_a_test_ticket_is_sent_step_by_step(page: Page, stage: Stage, systems: Systems, name: str) -> None:
-    stage.runtime.store.remember("account_name", "An account")
+    stage.runtime.store.remember({"account_name": "An account"})
     page.post(f"/connectors/{name}/test-ticket")
     text = words(settled(page, "Sending a test ticket"))
     assert "every step worked" in text

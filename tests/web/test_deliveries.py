@@ -69,7 +69,7 @@ def test_an_empty_store_is_said_in_words(page: Page) -> None:
 
 
 def test_a_row_says_what_it_is_and_leads_on(page: Page, stage: Stage) -> None:
-    stage.store.remember("subdomain", "examplemsp")
+    stage.store.remember({"subdomain": "examplemsp"})
     stage.report(7, subject="HIGH - Foothold on WS-7", severity="high", connectors=["psa"])
     stage.work()
     assert listed(page) == ["7|psa"]
