@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -54,6 +55,11 @@ def observe(
 ) -> list[tuple[ReportKey, str]]:
     names = {one.id: [(name, f"huntress-5-{one.id}") for name in connectors] for one in reports}
     return store.observe(lead(store, "poller"), [(one, names[one.id]) for one in reports])
+
+
+def unfinished(store: IdempotencyStore) -> set[str]:
+    """What is to do to the ticket of report 1."""
+    return set(json.loads(store.client.hget(store.key(f"delivery:1:{CONNECTOR}"), "todo") or "[]"))
 
 
 def dispatch(store: IdempotencyStore, concurrency: int = 3, *, proof: bool = False) -> list[ReportKey]:
@@ -480,6 +486,23 @@ def test_a_comment_that_comes_while_a_new_ticket_is_decided_on_is_for_that_one(s
     again = claim(store, 1)
     assert again.reference == "huntress-5-1-r2"
     assert again.todo == {comment}
+
+
+def test_comments_are_for_the_ticket_that_is_kept_and_are_added_once(store: IdempotencyStore) -> None:
+    comment = "comment-000001700000000-abc"
+    store.client.hset(store.key("comments:1"), "abc", "000001700000000 before the delivery was there")
+    late = creating(store)
+    pass_time(store, LEASE + 5.1)
+    owner = claim(store, 1)
+    assert owner.todo == set()
+    assert store.begin_create(owner, proof=False).open
+    for _ in range(2):  # as when the answer is lost
+        assert store.record(owner, TicketRef("77"), todo=["complete"], keep=True) == "77"
+    store.release(owner, done={"complete", comment})
+    store.record(owner, TicketRef("77"), todo=[])
+    assert unfinished(store) == set()
+    assert store.record(late, TicketRef("55"), todo=["complete"]) == "55"
+    assert unfinished(store) == {"complete", "duplicate", comment}
 
 
 def test_progress_is_kept_for_the_next_owner_and_refused_to_the_former(store: IdempotencyStore) -> None:
