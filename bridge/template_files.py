@@ -30,13 +30,17 @@ class TemplateFiles:
     def __init__(self, override: str, own: Path) -> None:
         self.override = Path(override).resolve() if override else None
         self.folders = (self.override, own, _COMMON) if self.override else (own, _COMMON)
+        #: As `where` answered first: what a file is compiled to is kept as well.
+        self._where: dict[str, str] = {}
 
     def has(self, name: str) -> bool:
         return any((folder / name).is_file() for folder in self.folders)
 
     def where(self, name: str) -> str:
         """The path of the file that is used for `name`; `name` itself when there is none."""
-        return str(next((folder / name for folder in self.folders if (folder / name).is_file()), name))
+        if name not in self._where:
+            self._where[name] = str(next((each / name for each in self.folders if (each / name).is_file()), name))
+        return self._where[name]
 
     def of(self, part: str, name: str) -> Iterator[TemplateFile]:
         """The file of a part, and those that it includes."""
