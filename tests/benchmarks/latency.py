@@ -164,8 +164,10 @@ def _burst(psa: Psa, hook: Callable[[int], None], numbers: Sequence[int]) -> tup
 def _at_random_moments(
     numbers: Sequence[int], within: float, publish: Callable[[int], None], draw: random.Random
 ) -> dict[int, float]:
+    """Each in its own share of the time, so that the moments lie evenly between two polls, wherever those begin."""
     began, published = time.monotonic(), {}
-    for number, at in zip(numbers, sorted(draw.uniform(0, within) for _ in numbers), strict=True):
+    for place, number in enumerate(numbers):
+        at = (place + draw.random()) * within / len(numbers)
         time.sleep(max(0.0, began + at - time.monotonic()))
         published[number] = time.monotonic()
         publish(number)
