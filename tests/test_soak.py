@@ -149,6 +149,20 @@ def test_warm_up_and_what_comes_after_the_end_do_not_count() -> None:
     assert (result.last, result.flat) == (1.0, True)
 
 
+def test_what_rises_to_its_level_first_is_judged_from_there() -> None:
+    values = [10.0, 20.0, 30.0, *[40.0] * 6]
+    times = [float(number) for number in range(9)]
+    level = judged(Curve("some", "", values, 0, 2, 1 / 3), times)
+    assert level is not None
+    assert (level.first, level.last, level.slope, level.flat) == (40.0, 40.0, 0.0, True)
+    grows_on = judged(Curve("some", "", [*values[:-1], 50.0], 0, 2, 1 / 3), times)
+    assert grows_on is not None
+    assert not grows_on.flat
+    from_the_start = judged(Curve("some", "", values, 0, 2), times)
+    assert from_the_start is not None
+    assert not from_the_start.flat
+
+
 def test_a_slope_and_a_percentile() -> None:
     points = [(float(second), 2.0 * second) for second in range(20)]
     points[7] = (7.0, 5000.0)

@@ -12,6 +12,9 @@ from typing import Any
 WARM_UP, LEAST_WARM_UP = 0.1, 150.0
 #: What is asked of the page at each sample, as its reader and Prometheus do.
 PAGES = ("/metrics", "/", "/deliveries")
+#: So long it takes, after the warm-up, until caches are full and each kind of fault has met every process once: what a
+#: process opened or took then it keeps for the next time.
+FILLING = 1 / 3
 
 Sample = Mapping[str, Any]
 
@@ -25,6 +28,8 @@ class Curve:
     values: Sequence[float | None]
     share: float
     amount: float
+    #: Share of the values, from the first, in which it may rise to its level and is not judged.
+    rising: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +86,11 @@ def curves(samples: Sequence[Sample], processes: Sequence[str], empty: Mapping[s
     """What has to be flat. `empty`: keys and megabytes of Redis before the first report came."""
     found = []
     for name in processes:
-        found.append(Curve(f"memory of {name}", "MB", _each(samples, "processes", name, "memory"), 0.05, 4))
+        found.append(Curve(f"memory of {name}", "MB", _each(samples, "processes", name, "memory"), 0.05, 4, FILLING))
     for name in processes:
-        found.append(Curve(f"open files of {name}", "", _each(samples, "processes", name, "files"), 0, 2))
+        found.append(Curve(f"open files of {name}", "", _each(samples, "processes", name, "files"), 0, 2, FILLING))
     for name in processes:
-        found.append(Curve(f"threads of {name}", "", _each(samples, "processes", name, "threads"), 0, 2))
+        found.append(Curve(f"threads of {name}", "", _each(samples, "processes", name, "threads"), 0, 2, FILLING))
     keys = per_delivery(samples, "keys", 1.0, empty["keys"])
     memory = per_delivery(samples, "memory", 1e6, empty["memory"])
     return [
@@ -107,6 +112,7 @@ def curves(samples: Sequence[Sample], processes: Sequence[str], empty: Mapping[s
 def judged(curve: Curve, times: Sequence[float]) -> Flatness | None:
     """None: there are too few values."""
     points = [(when, value) for when, value in zip(times, curve.values, strict=True) if value is not None]
+    points = points[int(len(points) * curve.rising) :]
     quarter = len(points) // 4
     if quarter == 0:
         return None
