@@ -15,6 +15,7 @@ import sys
 import click
 
 import tests.benchmarks
+from bridge import logs
 from tests.benchmarks.table import Row, table
 
 
@@ -30,6 +31,7 @@ def benchmarks() -> dict[str, object]:
 @click.option("--runs", default=5, show_default=True, help="How often each figure is measured.")
 def main(names: tuple[str, ...], runs: int) -> None:
     """Measures what NAMES say, or everything."""
+    logs.configure("error")
     known = benchmarks()
     for name in names:
         if name not in known:

@@ -64,8 +64,10 @@ class Ours:
         for number in self.workers:
             wait_until_ready(self.bridge, self.bridge.processes[number], number)
         self.world.connectwise.latency = 0.0
-        # A worker's start has the next create looked up before there are more; what is measured begins after that.
-        self._complete(self._reports(1))
+        # What the round before left under way would be older, and take the slots first. And a new worker has its first
+        # create looked up before there are more. What is measured begins after both.
+        self._reports(1)
+        self._finish()
         wait_until(lambda: self.store.hget("bridge:proof:psa", "state") == "proven", PATIENCE, "tickets can be found")
         self.world.connectwise.latency = REQUEST
         self._reports(EACH * len(self.workers))
@@ -99,8 +101,7 @@ class Ours:
 
     def looked_up(self) -> list[float]:
         """Seconds from each lost job's last kill until it was looked up. Ends if a ticket is missing or double."""
-        self._complete(self.judge.numbers())
-        wait_until(lambda: not any(map(self._count, ("pending", "creating"))), PATIENCE, "nothing is under way")
+        self._finish()
         if self.judge.doubled():
             raise SystemExit(f"doubled: {self.judge.doubled()}")
         asked = [(one.at, one) for one in self.world.psas()["psa"].look_ups()]
@@ -122,11 +123,13 @@ class Ours:
         self.world.reports(count, first=first)
         return range(first, first + count)
 
-    def _complete(self, numbers: Iterable[int]) -> None:
-        wanted = list(numbers)
+    def _finish(self) -> None:
+        """Waits until every report has its ticket, and the store knows."""
+        wanted = list(self.judge.numbers())
         self.judge.wait_until_complete(2 * PATIENCE, wanted)
         if missing := self.judge.missing(wanted):
             raise SystemExit(f"no ticket after {2 * PATIENCE} s: {missing}")
+        wait_until(lambda: not any(map(self._count, ("pending", "creating"))), PATIENCE, "nothing is under way")
 
     def _held(self) -> dict[int, str]:
         """Reports that a worker is at, with its token."""
