@@ -37,7 +37,7 @@ for _, item in ipairs(cjson.decode(delivery.todo or '[]')) do todo[item] = true 
 for _, item in ipairs(cjson.decode(ARGV[10])) do todo[item] = true end
 -- Every comment, also those that came before the delivery was there; and for a ticket that is kept in place of the one it went to.
 local known = delivery.ticket_id
-if first or (known and known ~= id and not delivery.former) then
+if first or (known and lower(id, known) and not delivery.former) then
   local comments = redis.call('HGETALL', P .. 'comments:' .. report)
   for i = 1, #comments, 2 do todo['comment-' .. string.match(comments[i + 1], '^%d*') .. '-' .. comments[i]] = true end
 end

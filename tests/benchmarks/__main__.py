@@ -31,7 +31,6 @@ def benchmarks() -> dict[str, object]:
 @click.option("--runs", default=5, show_default=True, help="How often each figure is measured.")
 def main(names: tuple[str, ...], runs: int) -> None:
     """Measures what NAMES say, or everything."""
-    logs.configure("error")
     known = benchmarks()
     for name in names:
         if name not in known:
@@ -46,4 +45,5 @@ def main(names: tuple[str, ...], runs: int) -> None:
 
 
 if __name__ == "__main__":
+    logs.configure("error")
     main()

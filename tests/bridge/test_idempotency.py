@@ -503,6 +503,9 @@ def test_comments_are_for_the_ticket_that_is_kept_and_are_added_once(store: Idem
     assert unfinished(store) == set()
     assert store.record(late, TicketRef("55"), todo=["complete"]) == "55"
     assert unfinished(store) == {"complete", "duplicate", comment}
+    store.release(claim(store, 1), done=unfinished(store))
+    assert store.record(owner, TicketRef("77"), todo=[]) == "55", "nothing more for the one that has its comments"
+    assert unfinished(store) == {"duplicate"}
 
 
 def test_progress_is_kept_for_the_next_owner_and_refused_to_the_former(store: IdempotencyStore) -> None:
